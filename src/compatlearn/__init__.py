@@ -1,0 +1,1 @@
+"""compatlearn: upgrade an embedding model without re-embedding the gallery."""

@@ -1,0 +1,71 @@
+"""NumPy and torch arrays in, the same kind out; checks that name the rows at fault."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import DataError, first_few
+
+Array: TypeAlias = np.ndarray[Any, Any] | Tensor
+BLOCK = 65536  # rows checked at a time
+FAULTS: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
+    ("NaN or infinity", lambda block: (~torch.isfinite(block).all(dim=1)).nonzero()[:, 0]),
+    ("length zero", lambda block: (block == 0).all(dim=1).nonzero()[:, 0]),
+)
+
+
+def as_tensor(values: Array) -> Tensor:
+    """The same numbers as a tensor; no copy unless NumPy's memory is read-only or strided."""
+    if isinstance(values, Tensor):
+        return values.detach()
+    values = np.asarray(values)
+    return torch.from_numpy(values if values.flags.writeable and values.flags.c_contiguous else values.copy())
+
+
+def like(result: Tensor, template: Array) -> Any:
+    """`result` as the kind of array `template` is: NumPy, or torch on the template's device."""
+    return result.to(template.device) if isinstance(template, Tensor) else result.cpu().numpy()
+
+
+def check_vectors(vectors: Array, name: str = "vectors", *, nonzero: bool = False) -> Tensor:
+    """(n, d) finite floats as a tensor: float16 widened to float32, float32 and float64 as they are.
+
+    Raises:
+        DataError: not two-dimensional, empty, not floats, NaN or infinity, or (with `nonzero`) a zero row.
+    """
+    rows = as_tensor(vectors)
+    if rows.ndim != 2 or 0 in rows.shape:
+        raise DataError(f"{name} must be (rows, dimension), both at least 1; got shape {tuple(rows.shape)}")
+    if not rows.is_floating_point():
+        raise DataError(f"{name} must be float16, float32 or float64; got {str(rows.dtype).removeprefix('torch.')}")
+    if rows.dtype in (torch.float16, torch.bfloat16):
+        rows = rows.float()
+    for fault, at_fault in FAULTS[: 2 if nonzero else 1]:
+        # in blocks: a memory map is read through and never held
+        bad = [int(i) + start for start in range(0, len(rows), BLOCK) for i in at_fault(rows[start : start + BLOCK])]
+        if bad:
+            raise DataError(
+                f"{len(bad)} of {len(rows)} rows of {name} have {fault} (first: {first_few(bad)}); drop or extract them again"
+            )
+    return rows
+
+
+def check_labels(labels: Array, rows: int, name: str = "labels") -> Tensor:
+    """(rows,) classes as an int64 tensor.
+
+    Raises:
+        DataError: not one integer a row, or a negative one (the usual mark of a missing label).
+    """
+    values = as_tensor(labels)
+    if values.ndim != 1 or len(values) != rows:
+        raise DataError(f"{name} must hold one class for each of {rows} rows; got shape {tuple(values.shape)}")
+    if values.is_floating_point() or values.dtype == torch.bool:
+        raise DataError(f"{name} must be integers; got {str(values.dtype).removeprefix('torch.')}")
+    values = values.long()
+    if (values < 0).any():
+        bad = (values < 0).nonzero()[:, 0].tolist()
+        raise DataError(f"{len(bad)} of {rows} {name} are negative (first rows: {first_few(bad)}); give every row a class")
+    return values
