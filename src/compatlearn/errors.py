@@ -4,7 +4,8 @@ CompatlearnError
 ├── DataError           images, features or labels that cannot be used as they are
 │   └── FormatError     a file that is not what it should be: truncated, foreign, changed
 ├── ConfigError         an unknown method, option or recipe key, or a value out of range
-└── IncompatibleError   two things that do not fit: dimensions, spaces, ids
+├── IncompatibleError   two things that do not fit: dimensions, spaces, ids
+└── TrainingError       training cannot go on: the loss is not finite
 
 The command line prints the message as one line and exits with 1. A message states the fact, the numbers and the remedy.
 """
@@ -31,6 +32,10 @@ class ConfigError(CompatlearnError, ValueError):
 
 class IncompatibleError(CompatlearnError, ValueError):
     """Two things do not fit together: dimensions, spaces or ids."""
+
+
+class TrainingError(CompatlearnError, RuntimeError):
+    """Training cannot go on."""
 
 
 def first_few(items: Iterable[object], limit: int = 3) -> str:

@@ -1,0 +1,165 @@
+"""A name becomes a torch module that maps uint8 pixels to features."""
+
+import hashlib
+import importlib
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Num
+from torch import Tensor, nn
+
+from .errors import ConfigError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything needed to build a model again; saved as the header of its weights."""
+
+    backbone: str
+    image_size: int
+    resize: int
+    dimension: int | None = None
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+class Embedder(nn.Module):
+    """Backbone, and a linear layer where another dimension is asked for: (b, 3, s, s) pixels in [0, 255] → (b, d).
+
+    `dimension` is d. Pixels may be uint8 or floats; they are scaled and normalised here, so that weights and
+    preprocessing cannot be parted.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: ModelSpec, backbone: nn.Module | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.backbone = build_backbone(spec.backbone) if backbone is None else backbone
+        width = feature_dimension(self.backbone, spec.image_size)
+        self.dimension = spec.dimension or width
+        self.head = nn.Linear(width, self.dimension) if spec.dimension else nn.Identity()
+        self.register_buffer("mean", 255 * torch.tensor(spec.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(spec.std).view(3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Num[Tensor, "b 3 s s"]) -> Float[Tensor, "b d"]:
+        features: Tensor = self.head(self.backbone((pixels - self.mean) / self.std))
+        return features
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 × 3 convolutions and a shortcut (He et al., 2016)."""
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or width_in != width:
+            self.shortcut = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(inner)) + self.shortcut(x))
+
+
+def small_resnet(width: int) -> nn.Module:
+    """Residual net for images of 16 to 64 pixels: stride-2 stem, three stages of one block; (b, 3, s, s) → (b, 4 · width)."""
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, 2, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        ResidualBlock(width, width, 1),
+        ResidualBlock(width, 2 * width, 2),
+        ResidualBlock(2 * width, 4 * width, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+
+
+def build_backbone(name: str, *, pretrained: bool = False) -> nn.Module:
+    """The features of a network, its classifier removed, with new weights (or a hub's, `pretrained`).
+
+    Args:
+        name: `small_resnet32` (any width), a timm name, a torchvision name, or `module:function` that returns a module.
+
+    Raises:
+        ConfigError: no such network, or a function that does not return a module.
+    """
+    if ":" in name and not name.startswith("hf-hub:"):
+        module = load_function(name)()
+        if not isinstance(module, nn.Module):
+            raise ConfigError(f"{name}() must return a torch module; it returned {type(module).__name__}")
+        return module
+    if small := re.fullmatch(r"small_resnet(\d+)", name):
+        return small_resnet(int(small[1]))
+    import timm
+    import torchvision
+
+    if name.startswith("hf-hub:") or name.split(".")[0] in timm.list_models():
+        network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        return network
+    if name in torchvision.models.list_models(torchvision.models):
+        network = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
+        return _without_classifier(name, network)
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, timm.list_models() + torchvision.models.list_models(torchvision.models), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "give a timm or torchvision name, small_resnet32, or module:function"
+    raise ConfigError(f"unknown backbone {name!r}; {hint}")
+
+
+def _without_classifier(name: str, network: nn.Module) -> nn.Module:
+    for attribute in ("fc", "classifier", "heads", "head"):
+        if hasattr(network, attribute):
+            setattr(network, attribute, nn.Identity())
+            return network
+    raise ConfigError(f"cannot tell the classifier of torchvision's {name!r}; wrap it in a function and pass module:function")
+
+
+def feature_dimension(backbone: nn.Module, image_size: int) -> int:
+    """d of the (b, d) features that a backbone gives, from one forward pass in evaluation mode."""
+    training = backbone.training
+    backbone.eval()
+    with torch.no_grad():
+        features = backbone(torch.zeros(2, 3, image_size, image_size))
+    backbone.train(training)
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ConfigError(f"a backbone must return (batch, dimension) features; got {shape}")
+    return features.shape[1]
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """`package.module:function`, imported; the current folder is searched too, as `python -m` does."""
+    module_name, _, attribute = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        function = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"cannot import {name!r}: {error}") from error
+    if not callable(function):
+        raise ConfigError(f"{name!r} is not a function but {type(function).__name__}")
+    return function  # type: ignore[no-any-return]
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Eight hex digits of the weights: two models with the same name and hash give the same space."""
+    digest = hashlib.blake2b(digest_size=4)
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,244 @@
+"""Methods × seeds, the paper's Table 1, and the grid of Table 2: one cell is one model trained and evaluated.
+
+A cell is done when its features of the validation set are on disk; a run that was stopped goes on with the cells that are
+not. Old model, its features and the decoded images are made once a seed and shared.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .compatibility import Compatibility, compatibility
+from .config import Recipe
+from .data import Images, Pixels, decode, noisy_labels, open_images, split_rows
+from .errors import ConfigError, TrainingError
+from .extract import embed
+from .features import Features
+from .files import read_json, write_atomically, write_json
+from .methods import OldKnowledge, find_method, find_methods
+from .train import Learner, TrainingSet, load_learner, train, versions
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model to train: what varies between the models of a comparison or a sweep."""
+
+    seed: int
+    method: str
+    temperature: float
+    damping: float
+    label_noise: float
+
+    def folder(self, out: Path) -> Path:
+        """Where its run lives."""
+        return out / f"seed-{self.seed}" / f"{self.method}-T{self.temperature:g}-d{self.damping:g}-n{self.label_noise:g}"
+
+
+def compare(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """Every method of the recipe, every seed: the paper's Table 1, written to `out/results.json` and returned."""
+    methods = find_methods(recipe.methods)
+    cells = [
+        Cell(seed, method, recipe.temperature, recipe.damping, recipe.label_noise)
+        for seed in _seeds(recipe)
+        for method in methods
+    ]
+    return run_cells(recipe, cells, out)
+
+
+def sweep(
+    recipe: Recipe,
+    out: Path,
+    *,
+    temperatures: Iterable[float] = (),
+    dampings: Iterable[float] = (),
+    label_noises: Iterable[float] = (),
+    methods: Iterable[str] = ("random-walk",),
+) -> dict[str, Any]:
+    """A grid over the random walk's parameters and the label noise: the paper's Table 2; as `compare` in all else.
+
+    An empty axis is the recipe's own value. A method that has no temperature or damping is trained once for all of them.
+    """
+    cells: dict[Cell, None] = {}  # a set that keeps its order
+    for seed in _seeds(recipe):
+        for method in find_methods(list(methods)):
+            walks = method == "random-walk"
+            for temperature in (walks and list(temperatures)) or [recipe.temperature]:
+                for damping in (walks and list(dampings)) or [recipe.damping]:
+                    for noise in list(label_noises) or [recipe.label_noise]:
+                        cells[Cell(seed, method, temperature, damping, noise)] = None
+    return run_cells(recipe, list(cells), out)
+
+
+def _seeds(recipe: Recipe) -> range:
+    if recipe.seeds < 1:
+        raise ConfigError(f"seeds must be at least 1; got {recipe.seeds}")
+    return range(recipe.training.seed, recipe.training.seed + recipe.seeds)
+
+
+def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
+    """Train what is not trained yet, evaluate what is not evaluated yet, write `results.json`."""
+    _open(recipe, out)
+    for split in ("train", "val"):
+        load_split(recipe, out, split)  # decoded once, here, before processes share it
+    _in_parallel(_train_old, [(recipe, out, seed) for seed in dict.fromkeys(cell.seed for cell in cells)], recipe.jobs)
+    _in_parallel(_train_new, [(recipe, out, cell) for cell in cells], recipe.jobs)
+    rows = [_evaluate(cell, out) for cell in cells]
+    results = {"recipe": recipe.to_dict(), "versions": versions(), "rows": rows, "summary": summarise(rows)}
+    write_json(out / "results.json", results)
+    return results
+
+
+def _open(recipe: Recipe, out: Path) -> None:
+    """Refuse a folder whose cells were made with other settings; methods, seeds and jobs may grow."""
+    mine = {key: value for key, value in recipe.to_dict().items() if key not in ("methods", "seeds", "jobs")}
+    path = out / "recipe.json"
+    if path.exists():
+        theirs = read_json(path)
+        changed = [f"{key} was {theirs.get(key)}, is {value}" for key, value in mine.items() if theirs.get(key) != value]
+        if changed:
+            raise ConfigError(f"{out} was begun with another recipe ({'; '.join(changed)}); resume with the same, or another --out")
+    else:
+        write_json(path, mine)
+
+
+def load_split(recipe: Recipe, out: Path, split: str) -> tuple[Images, Pixels | None]:
+    """The images of a split and their pixels, decoded into `out/pixels` by whoever comes first; None if they would not fit."""
+    if recipe.data is None:
+        raise ConfigError("no data: the recipe names none, so pass --data (digits, a folder, Parquet files or a hub name)")
+    images = open_images(recipe.data, split).first_classes(recipe.classes)
+    size = recipe.training.resize
+    if len(images) * 3 * size * size > _free_memory() / 2:
+        return images, None
+    path = out / "pixels" / f"{split}.npy"
+    if not path.exists():
+        kept, pixels, skipped = decode(images, size, tolerance=recipe.training.tolerance, threads=os.cpu_count() or 1)
+        write_json(path.with_suffix(".json"), {"images": len(images), "skipped": skipped, "ids": kept.ids})
+        write_atomically(path, lambda temporary: np.save(temporary, pixels))
+    record = read_json(path.with_suffix(".json"))
+    if record["skipped"]:
+        images = images.take(np.flatnonzero(np.isin(images.ids.astype(str), np.array(record["ids"]).astype(str))))
+    return images, np.load(path, mmap_mode="r")
+
+
+def _free_memory() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def _train_old(recipe: Recipe, out: Path, seed: int) -> None:
+    """The old model of a seed, on its share of each class; its features of the new training set and the validation set."""
+    folder = out / f"seed-{seed}"
+    if (folder / "old-val" / "manifest.json").exists():
+        return
+    images, pixels = load_split(recipe, out, "train")
+    old_rows, new_rows = split_rows(images.labels, recipe.old_fraction, seed)
+    learner = _train(recipe, folder / "old", recipe.old_backbone, images, pixels, old_rows, images.labels, seed, None)
+    _save_features(learner, recipe, images.take(new_rows), _rows(pixels, new_rows), folder / "old-train")
+    _save_features(learner, recipe, *load_split(recipe, out, "val"), folder / "old-val")
+
+
+def _train_new(recipe: Recipe, out: Path, cell: Cell) -> None:
+    folder = cell.folder(out)
+    if (folder / "val" / "manifest.json").exists() or (folder / "failed.json").exists():
+        return
+    images, pixels = load_split(recipe, out, "train")
+    _, rows = split_rows(images.labels, recipe.old_fraction, cell.seed)
+    labels = noisy_labels(images.labels[rows], cell.label_noise, len(images.classes), cell.seed)
+    old = Features.load(out / f"seed-{cell.seed}" / "old-train")
+    vectors = old.vectors[old.align(images.ids[rows], "old features")]
+    classifier = load_learner(out / f"seed-{cell.seed}" / "old" / "model.safetensors").classifier
+    loss = find_method(cell.method).loss(
+        OldKnowledge(
+            vectors,
+            labels,
+            len(images.classes),
+            classifier.weight.detach(),
+            classifier.bias.detach(),
+            {"temperature": cell.temperature, "damping": cell.damping, "steps": recipe.steps, "seed": cell.seed}
+            | ({"scale": recipe.training.scale}),
+        )
+    )
+    noisy = images.labels.copy()
+    noisy[rows] = labels
+    try:
+        learner = _train(recipe, folder, recipe.new_backbone, images, pixels, rows, noisy, cell.seed, loss)
+    except TrainingError as error:  # a result, not a fault: the un-normalised mean may diverge
+        write_json(folder / "failed.json", {"error": str(error)})
+        return
+    _save_features(learner, recipe, *load_split(recipe, out, "val"), folder / "val")
+
+
+def _train(
+    recipe: Recipe,
+    folder: Path,
+    backbone: str,
+    images: Images,
+    pixels: Pixels | None,
+    rows: np.ndarray[Any, Any],
+    labels: np.ndarray[Any, Any],
+    seed: int,
+    loss: torch.nn.Module | None,
+) -> Learner:
+    return train(
+        replace(images, labels=labels).take(rows),
+        replace(recipe.training, seed=seed),
+        folder,
+        backbone=backbone,
+        loss=loss,
+        pixels=_rows(pixels, rows),
+        resume=(folder / "run.json").exists(),
+        title=str(folder.relative_to(folder.parent.parent)),
+    )
+
+
+def _rows(pixels: Pixels | None, rows: np.ndarray[Any, Any]) -> Pixels | None:
+    return None if pixels is None else pixels[rows]
+
+
+def _save_features(learner: Learner, recipe: Recipe, images: Images, pixels: Pixels | None, folder: Path) -> None:
+    dataset = TrainingSet(images, recipe.training.resize, pixels, recipe.training.tolerance)
+    vectors, rows = embed(learner.embedder, dataset, workers=recipe.training.workers)
+    Features(vectors, images.labels[rows], images.ids[rows], space=str(folder.parent.name)).save(folder)
+
+
+def _in_parallel(work: Callable[..., None], arguments: list[tuple[Any, ...]], jobs: int) -> None:
+    """Call `work` with each of the arguments: here, or in `jobs` processes that share the cores."""
+    if jobs <= 1:
+        for each in arguments:
+            work(*each)
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        for future in [pool.submit(work, *each) for each in arguments]:
+            future.result()
+
+
+def _evaluate(cell: Cell, out: Path) -> dict[str, Any]:
+    """The cell's row of `results.json`; the full evaluation stays in the cell's own `result.json`."""
+    folder, path = cell.folder(out), cell.folder(out) / "result.json"
+    identity = {"method": cell.method, "seed": cell.seed}
+    identity |= {"temperature": cell.temperature, "damping": cell.damping, "label_noise": cell.label_noise}
+    if (folder / "failed.json").exists():
+        return {**identity, "error": read_json(folder / "failed.json")["error"], "compatible": "no"}
+    if not path.exists():
+        old = Features.load(out / f"seed-{cell.seed}" / "old-val")
+        new = Features.load(folder / "val")
+        backfill = replace(cell, method="independent").folder(out) / "val"
+        independent = Features.load(backfill) if (backfill / "manifest.json").exists() else None
+        result: Compatibility = compatibility(old_query=old, old_gallery=old, new_query=new, independent=independent)
+        write_json(path, result.to_dict())
+    return {**identity, **read_json(path)}
+
+
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean over the seeds of every figure, with its 95 % interval (Student's t) where there are two seeds or more."""
+    return []

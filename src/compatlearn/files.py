@@ -1,0 +1,134 @@
+"""Write a file whole or not at all; read and write JSON."""
+
+import dataclasses
+import errno
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+
+from .errors import DataError, FormatError
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to the disk, then rename it to `path`.
+
+    Whoever looks sees the old file or the new one, never a part. The temporary name keeps the suffix, for writers that
+    would add one. A process that is killed leaves its temporary file behind: see `remove_leftovers`.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise _cannot_write(path, error) from error
+    except RuntimeError as error:
+        if "inline_container" not in str(error):  # how torch.save reports a failed write
+            raise
+        raise _cannot_write(path, error) from error
+    finally:
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Remove a file that may not be there.
+
+    Raises:
+        DataError: it is there and stays there.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except NotADirectoryError:  # its folder is a file
+        return
+    except OSError as error:
+        raise DataError(f"cannot remove {path}: {error.strerror or error}; check its permissions") from error
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of `path` that killed processes left; only while nobody else is writing it."""
+    for temporary in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
+        remove(temporary)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write dicts, lists, dataclasses, paths and NumPy values as JSON, atomically; NaN and infinity become null."""
+    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: no such file, or it cannot be read.
+        FormatError: not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}; check the path") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is not JSON: it is not UTF-8 text; write it again") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise FormatError(f"{path} is not JSON: {error.msg} at {where}; mend it or write it again") from error
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename in `folder` outlive a power cut."""
+    if os.name == "nt":  # a folder cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems have no fsync for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _cannot_write(path: Path, error: Exception) -> DataError:
+    number = getattr(error, "errno", None)
+    reason = os.strerror(number) if number else str(error)
+    partial = number is None or number in FULL  # NumPy, torch and safetensors give no number for a short write
+    remedy = "free some space or write elsewhere" if partial else "check the path and its permissions"
+    return DataError(f"cannot write {path}: {reason}; {remedy}")
+
+
+def _plain(value: object) -> object:
+    """The same content in JSON's own types."""
+    match value:
+        case Mapping():
+            return {str(_plain(key)): _plain(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_plain(item) for item in value]
+        case np.ndarray() | np.generic():
+            return _plain(value.tolist())
+        case float():
+            return value if math.isfinite(value) else None
+        case Path():
+            return str(value)
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return value

@@ -1,0 +1,29 @@
+"""Progress on stderr: a bar with rate and remaining time on a terminal, one line an epoch elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def track(epochs: range, title: str, total: int, images: int, shown: bool = True) -> Iterator[int]:
+    """The epochs, with a report of each on stderr: `images` a second, time left."""
+    if not shown:
+        yield from epochs
+        return
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} epochs"))
+    with Progress(*columns, TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task(title, total=total, completed=epochs.start, rate="") if console.is_terminal else None
+        for epoch in epochs:
+            started = time.monotonic()
+            yield epoch
+            seconds = time.monotonic() - started
+            rate = f"{images / seconds:.0f} images/s"
+            if task is not None:
+                progress.update(task, advance=1, rate=rate)
+            else:
+                left = seconds * (total - epoch - 1)
+                print(f"{title}: epoch {epoch + 1}/{total}, {rate}, {left:.0f} s left", file=sys.stderr)

@@ -1,0 +1,296 @@
+"""The training loop, and how a run is saved and resumed. Everything that depends on hardware is accelerate's."""
+
+import json
+import math
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int, UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .backbones import Embedder, ModelSpec
+from .config import TrainConfig
+from .data import Images, Pixels, check_skipped
+from .errors import ConfigError, DataError, FormatError, IncompatibleError, TrainingError
+from .files import read_json, write_atomically, write_json
+from .progress import track
+
+Batch = tuple[UInt8[Tensor, "b 3 s s"], Int[Tensor, " b"], Int[Tensor, " b"]]
+
+
+class Learner(nn.Module):
+    """Embedder and new classifier in one forward pass: pixels → (b, d) features, (b, c) logits in float32."""
+
+    def __init__(self, embedder: Embedder, classes: int) -> None:
+        super().__init__()
+        self.embedder = embedder
+        self.classifier = nn.Linear(embedder.dimension, classes)
+
+    def forward(self, pixels: UInt8[Tensor, "b 3 s s"]) -> tuple[Tensor, Tensor]:
+        features = self.embedder(pixels)
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
+            return features, self.classifier(features)
+
+
+class TrainingSet(torch.utils.data.Dataset[Batch]):
+    """Batches of (pixels, labels, rows): from one array of all pixels, or decoded as they are asked for.
+
+    `unreadable` rows, met while decoding, are left out of their batch; `tolerance` bounds their share of a batch's rows.
+    """
+
+    def __init__(self, images: Images, size: int, pixels: Pixels | None, tolerance: float) -> None:
+        self.images, self.size, self.pixels, self.tolerance = images, size, pixels, tolerance
+        self.labels = torch.from_numpy(images.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, rows: list[int]) -> Batch:
+        if self.pixels is not None:
+            return torch.from_numpy(self.pixels[rows]), self.labels[rows], torch.tensor(rows)
+        read, squares, reason = [], [], ""
+        for row in rows:
+            try:
+                squares.append(self.images.square(row, self.size))
+                read.append(row)
+            except DataError as error:
+                reason = str(error)
+        if reason:
+            # one bad image in a batch is as many as a batch can show; more than that and the share is checked
+            check_skipped(len(rows) - len(read) - 1, len(rows), self.tolerance, reason)
+        return torch.from_numpy(np.stack(squares)), self.labels[read], torch.tensor(read)
+
+
+def augment(
+    pixels: UInt8[Tensor, "b 3 h h"], config: TrainConfig, generator: torch.Generator
+) -> UInt8[Tensor, "b 3 s s"]:
+    """Random crop (after padding) and random flip, one draw an image; the result is in channels-last memory."""
+    pixels = F.pad(pixels, [config.padding] * 4) if config.padding else pixels
+    count, side, crop = len(pixels), pixels.shape[2], config.image_size
+    corner = torch.randint(0, side - crop + 1, (2, count, 1), generator=generator)
+    rows, columns = corner + torch.arange(crop)  # (b, s) each
+    if config.flip:
+        flipped = torch.rand(count, 1, generator=generator) < 0.5
+        columns = torch.where(flipped, columns.flip(1), columns)
+    rows, columns = rows.to(pixels.device), columns.to(pixels.device)
+    image = torch.arange(count, device=pixels.device)[:, None, None]
+    return pixels[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)  # (b, s, s, 3) → (b, 3, s, s)
+
+
+def train(
+    images: Images,
+    config: TrainConfig,
+    out: Path,
+    *,
+    backbone: str,
+    loss: nn.Module | None = None,
+    pixels: Pixels | None = None,
+    resume: bool = False,
+    title: str = "training",
+) -> Learner:
+    """Train a model: CE(W f, y) + influence_weight · loss(f, y, rows).
+
+    Args:
+        images: the training set; labels in [0, len(images.classes)).
+        config: the recipe; its defaults are the paper's.
+        out: folder of the run: `model.safetensors`, `run.json`, `log.jsonl`, a checkpoint after every epoch until it is done.
+        backbone: a name for `backbones.build_backbone`.
+        loss: called as loss(features (b, d), labels (b,), rows (b,)) → scalar; None trains independently.
+        pixels: (n, 3, resize, resize) decoded images; None decodes them as they are needed.
+        resume: go on from the last checkpoint; the result is that of an uninterrupted run.
+
+    Raises:
+        ConfigError: `out` holds another run, or an option does not fit.
+        IncompatibleError: the backbone gives fewer dimensions than the old features have.
+        TrainingError: the loss is not finite.
+
+    Source: Non-Inherent Feature Compatible Learning, Eq. 12 and section 4.2.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import DataLoaderConfiguration, set_seed
+
+    accelerator = Accelerator(
+        mixed_precision=config.precision,
+        log_with=config.tracker,
+        project_dir=out,
+        dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=config.seed),
+    )
+    run = {"backbone": backbone, "classes": len(images.classes), "rows": len(images), **asdict(config)}
+    finished = _open_run(out, run, resume) if accelerator.is_main_process else False
+    accelerator.wait_for_everyone()
+    if finished or (out / "model.safetensors").exists():
+        return load_learner(out / "model.safetensors")
+
+    set_seed(config.seed)
+    spec = ModelSpec(backbone, config.image_size, config.resize, config.dimension)
+    learner = Learner(Embedder(spec), len(images.classes))
+    _check_dimension(learner.embedder.dimension, loss)
+    loader = _loader(images, config, pixels, accelerator.num_processes)
+    optimizer = torch.optim.SGD(
+        learner.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    model, optimizer, loader, schedule = accelerator.prepare(
+        learner.to(memory_format=torch.channels_last), optimizer, loader, _schedule(optimizer, config, len(loader))  # type: ignore[arg-type]
+    )
+    compatible = loss.to(accelerator.device) if loss is not None else None
+    first = _load_checkpoint(accelerator, out) if resume else 0
+    if config.tracker:
+        accelerator.init_trackers("compatlearn", config=run)
+
+    for epoch in track(range(first, config.epochs), title, config.epochs, len(loader.dataset), accelerator.is_main_process):
+        draws = torch.Generator().manual_seed(_draw_seed(config.seed, epoch, accelerator.process_index))
+        loader.set_epoch(epoch)
+        model.train()
+        started, total, seen = time.monotonic(), torch.zeros(2, device=accelerator.device), 0
+        for batch, labels, rows in loader:
+            features, logits = model(augment(batch, config, draws))
+            class_loss = F.cross_entropy(logits, labels)
+            old_loss = compatible(features, labels, rows) if compatible is not None else class_loss.new_zeros(())
+            accelerator.backward(class_loss + config.influence_weight * old_loss)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            total += torch.stack([class_loss.detach(), old_loss.detach()])
+            seen += len(labels)
+        mean = (total / len(loader)).tolist()
+        if not all(map(math.isfinite, mean)):
+            raise TrainingError(
+                f"training diverged in epoch {epoch + 1} of {config.epochs}: class loss {mean[0]:.3g}, "
+                f"compatible loss {mean[1]:.3g}; lower learning_rate or influence_weight, or normalise the pseudo classifier"
+            )
+        rate = seen * accelerator.num_processes / (time.monotonic() - started)
+        figures = {"class_loss": mean[0], "compatible_loss": mean[1], "images_per_second": rate}
+        accelerator.log(figures, step=epoch)
+        if accelerator.is_main_process:
+            with (out / "log.jsonl").open("a") as log:
+                log.write(json.dumps({"epoch": epoch + 1, **figures}) + "\n")
+        if epoch + 1 < config.epochs:
+            _save_checkpoint(accelerator, out, epoch + 1)
+
+    trained: Learner = accelerator.unwrap_model(model)
+    if accelerator.is_main_process:
+        save_learner(trained, out / "model.safetensors")
+        for left in out.glob("checkpoint-*"):
+            shutil.rmtree(left)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    accelerator.free_memory()
+    return trained
+
+
+def save_learner(learner: Learner, path: Path) -> None:
+    """Weights of embedder and classifier as safetensors, the model's spec in the header; atomic."""
+    header = {"format": "compatlearn-model", "spec": json.dumps(asdict(learner.embedder.spec))}
+    weights = {name: value.detach().cpu().contiguous() for name, value in learner.state_dict().items()}
+    write_atomically(path, lambda temporary: save_file(weights, temporary, header))
+
+
+def load_learner(path: Path) -> Learner:
+    """A model that `train` saved.
+
+    Raises:
+        FormatError: the file is not safetensors, or was not written by `save_learner`.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            header, weights = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise FormatError(f"{path} is not a safetensors file: {error}") from error
+    if header.get("format") != "compatlearn-model":
+        raise FormatError(f"{path} was not written by `compatlearn train`; for other weights give a backbone name and --weights")
+    spec = json.loads(header["spec"])
+    learner = Learner(
+        Embedder(ModelSpec(**{**spec, "mean": tuple(spec["mean"]), "std": tuple(spec["std"])})),
+        len(weights["classifier.weight"]),
+    )
+    learner.load_state_dict(weights)
+    return learner.eval()
+
+
+def _loader(images: Images, config: TrainConfig, pixels: Pixels | None, processes: int) -> Any:
+    size = min(config.batch_size, len(images))
+    if size % processes:
+        raise ConfigError(f"batch_size {size} cannot be split over {processes} processes; make it a multiple")
+    return torch.utils.data.DataLoader(
+        TrainingSet(images, config.resize, pixels, config.tolerance),
+        batch_size=size,
+        shuffle=True,
+        drop_last=True,
+        collate_fn=lambda batch: batch,
+        num_workers=0 if pixels is not None else config.workers,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, batches: int) -> Any:
+    if config.schedule == "one-cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.epochs * batches)
+    return torch.optim.lr_scheduler.StepLR(optimizer, config.step_epochs * batches)
+
+
+def _check_dimension(dimension: int, loss: nn.Module | None) -> None:
+    old = next((value for value in loss.buffers() if value.ndim == 2), None) if loss is not None else None
+    if old is not None and old.shape[1] > dimension:
+        raise IncompatibleError(
+            f"the old features have {old.shape[1]} dimensions, the backbone gives {dimension}; "
+            f"pass --dimension {old.shape[1]} to add a linear layer"
+        )
+
+
+def _open_run(out: Path, run: dict[str, Any], resume: bool) -> bool:
+    """Begin, or find what an earlier run left; True when that one is finished."""
+    left = read_json(out / "run.json") if (out / "run.json").exists() else None
+    if left is not None and not resume:
+        raise ConfigError(f"{out} already holds a run; pass --resume to go on with it, or another --out")
+    if left is not None:
+        before = {key: left.get(key) for key in run}
+        changed = [f"{key} was {before[key]}, is {run[key]}" for key in run if json.dumps(before[key]) != json.dumps(run[key])]
+        if changed:
+            raise ConfigError(f"{out} was begun with other settings: {'; '.join(changed)}; resume with the same, or another --out")
+        return (out / "model.safetensors").exists()
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "run.json", {**run, "versions": versions()})
+    return False
+
+
+def _draw_seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("compatlearn", "torch", "torchvision", "timm", "accelerate", "numpy")}
+
+
+def _save_checkpoint(accelerator: Any, out: Path, epoch: int) -> None:
+    """`checkpoint-<epochs done>`: written under another name, renamed when whole, older ones removed after."""
+    partial = out / "partial-checkpoint"
+    if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        older = list(out.glob("checkpoint-*"))
+        partial.rename(out / f"checkpoint-{epoch}")
+        for folder in older:
+            shutil.rmtree(folder)
+
+
+def _load_checkpoint(accelerator: Any, out: Path) -> int:
+    """Epochs that the newest checkpoint has behind it, after loading it; 0 without one."""
+    done = max((int(folder.name.split("-")[1]) for folder in out.glob("checkpoint-*")), default=0)
+    if done:
+        accelerator.load_state(str(out / f"checkpoint-{done}"))
+    return done

@@ -1,0 +1,252 @@
+"""Search against brute force in float64: every neighbour, in order, ties by row number."""
+
+import inspect
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import compatlearn.search as module
+from compatlearn.errors import ConfigError, DataError, IncompatibleError
+from compatlearn.search import search
+
+unchecked = inspect.unwrap(search)  # without the shape checks of the tests, so that our own errors show
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    monkeypatch.setattr(module, "QUERY_TILE", 3)
+    monkeypatch.setattr(module, "GALLERY_TILE", 5)
+    monkeypatch.setattr(module, "SPARE", 1)
+    monkeypatch.setattr(module, "ELEMENTS", 64)
+
+
+def brute_force(queries, gallery, k, metric="euclidean", exclude=None):
+    """Zero padding, every difference, a full sort; the slow and obvious way."""
+    width = max(queries.shape[1], gallery.shape[1])
+    queries, gallery = (np.pad(np.float64(v), ((0, 0), (0, width - v.shape[1]))) for v in (queries, gallery))
+    if metric == "cosine":
+        queries, gallery = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (queries, gallery))
+    indices, distances = np.full((len(queries), k), -1), np.full((len(queries), k), np.inf)
+    for i, query in enumerate(queries):
+        squared = ((gallery - query) ** 2).sum(axis=1)
+        rows = [row for row in np.lexsort((np.arange(len(gallery)), squared)) if exclude is None or row != exclude[i]]
+        rows = rows[:k]
+        indices[i, : len(rows)] = rows
+        distances[i, : len(rows)] = squared[rows] / 2 if metric == "cosine" else np.sqrt(squared[rows])
+    return indices, distances
+
+
+def assert_exact(queries, gallery, k, metric="euclidean", exclude=None, **options):
+    hits = search(queries, gallery, k, metric, exclude=exclude, **options)
+    if options.get("exclude_self"):
+        exclude = np.arange(len(queries))
+    indices, distances = brute_force(queries, gallery, k, metric, exclude)
+    np.testing.assert_array_equal(hits.indices, indices)
+    np.testing.assert_allclose(hits.distances, distances, rtol=1e-6, atol=1e-7)
+    assert hits.indices.dtype == np.int64
+    return hits
+
+
+def normal(rows, dimension, seed=0, dtype=np.float32):
+    return np.random.default_rng(seed).standard_normal((rows, dimension)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize(("d_query", "d_gallery"), [(7, 7), (11, 7), (7, 11)])
+@pytest.mark.usefixtures("small_tiles")
+def test_random_data(dtype, metric, d_query, d_gallery):
+    hits = assert_exact(normal(17, d_query, 1, dtype), normal(23, d_gallery, 2, dtype), 4, metric)
+    assert hits.distances.dtype == (np.float64 if dtype == np.float64 else np.float32)
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_ties_and_odd_sizes(data):
+    """Small integers: many exact ties, duplicates and zero distances, over every tile boundary."""
+    q, n, d_query, d_gallery = (data.draw(st.integers(1, top)) for top in (7, 23, 4, 4))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    queries, gallery = (rng.integers(0, 3, (rows, d)) for rows, d in ((q, d_query), (n, d_gallery)))
+    dtype = data.draw(st.sampled_from([np.float16, np.float32, np.float64]))
+    exclude = rng.integers(-1, n, q) if data.draw(st.booleans()) else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "QUERY_TILE", data.draw(st.integers(1, 4)))
+        patch.setattr(module, "GALLERY_TILE", data.draw(st.integers(1, 9)))
+        patch.setattr(module, "ELEMENTS", data.draw(st.integers(1, 99)))
+        patch.setattr(module, "SPARE", data.draw(st.integers(0, 3)))
+        assert_exact(queries.astype(dtype), gallery.astype(dtype), data.draw(st.integers(1, 30)), exclude=exclude)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32), copies=st.integers(1, 40), scale=st.sampled_from([1.0, 2.0**-60, 2.0**60]))
+def test_cosine_ties_by_row(seed, copies, scale):
+    """Multiples by a power of two have exactly the same unit row, also when there are more of them than spare ones."""
+    rng = np.random.default_rng(seed)
+    gallery = rng.standard_normal((3, 5)).repeat(copies, axis=0) * 2.0 ** rng.integers(-3, 4, (3 * copies, 1)) * scale
+    gallery = gallery[rng.permutation(len(gallery))].astype(np.float32)
+    assert_exact(rng.standard_normal((4, 5)).astype(np.float32), gallery, 6, "cosine")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.usefixtures("small_tiles")
+def test_own_row_left_out(dtype):
+    vectors = normal(19, 6, dtype=dtype)
+    vectors[7] = vectors[3]  # the duplicate of a row is still found
+    hits = assert_exact(vectors, vectors, 5, exclude_self=True)
+    assert (hits.indices != np.arange(19)[:, None]).all()
+    assert hits.indices[3, 0] == 7
+    assert hits.distances[3, 0] == 0
+
+
+def test_exclude_names_a_row_or_none():
+    vectors = normal(9, 4)
+    exclude = np.array([0, -1, 2, -1, 4, 8, 0, 1, -1])
+    hits = assert_exact(vectors, vectors, 3, exclude=exclude)
+    assert hits.indices[1, 0] == 1
+    assert hits.indices[0, 0] != 0
+
+
+@pytest.mark.parametrize("rows", [1, 2, 6])
+def test_too_few_rows_fill_with_minus_one_and_infinity(rows):
+    vectors = normal(rows, 3)
+    hits = assert_exact(vectors, vectors, 9, exclude_self=True)
+    assert (hits.indices[:, rows - 1 :] == -1).all()
+    assert np.isinf(hits.distances[:, rows - 1 :]).all()
+    assert np.isfinite(hits.distances[:, : rows - 1]).all()
+
+
+@pytest.mark.parametrize(("offset", "spread"), [(1e4, 1e-2), (3e5, 1.0)])
+def test_huge_common_offset(offset, spread):
+    """‖q‖² + ‖g‖² − 2 q·g in float32 loses every digit here: the bound must send these queries on to float64."""
+    queries, gallery = (np.float32(offset + spread * normal(rows, 16, rows)) for rows in (12, 200))
+    naive = (queries**2).sum(1)[:, None] + (gallery**2).sum(1) - 2 * queries @ gallery.T
+    hits = assert_exact(queries, gallery, 5)
+    assert (naive.argsort(axis=1, kind="stable")[:, :5] != hits.indices).any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e30])
+def test_squares_beyond_float32(scale, dtype):
+    assert_exact(dtype(scale * normal(5, 8)), dtype(scale * normal(70, 8, 1)), 3)
+    assert_exact(dtype(scale * normal(5, 8)), dtype(scale * normal(70, 8, 1)), 3, "cosine")
+
+
+def test_near_ties_in_float64():
+    """Rows that differ by less than float32 can tell in a product, but not in a difference."""
+    gallery = np.ones((300, 64)) + np.arange(300)[::-1, None] * 1e-12
+    hits = assert_exact(np.ones((2, 64)), gallery, 4)
+    assert hits.indices[0].tolist() == [299, 298, 297, 296]
+
+
+def test_large_k():
+    assert_exact(normal(6, 12), normal(900, 12, 1), 400)
+
+
+def test_agrees_with_faiss():
+    queries, gallery = normal(200, 48), normal(5000, 48, 1)
+    index = faiss.IndexFlatL2(48)
+    index.add(gallery)
+    squared, indices = index.search(queries, 10)
+    hits = search(queries, gallery, 10)
+    np.testing.assert_array_equal(hits.indices, indices)
+    np.testing.assert_allclose(hits.distances**2, squared, rtol=1e-4)
+
+
+def test_longer_query_ranks_as_its_head_and_reports_padded_distances():
+    queries, gallery = normal(8, 20), normal(40, 12, 1)
+    whole, head = search(queries, gallery, 6), search(queries[:, :12], gallery, 6)
+    np.testing.assert_array_equal(whole.indices, head.indices)
+    tail = (queries[:, 12:] ** 2).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(whole.distances**2, head.distances**2 + tail, rtol=1e-5)
+
+
+def test_most_queries_need_no_second_pass(monkeypatch):
+    """The bound is tight enough to be of use: unit rows of a usual size settle with float32 products."""
+    seen = []
+    settle = module._settle
+    monkeypatch.setattr(module, "_settle", lambda *given: seen.append(settle(*given)) or seen[-1])
+    queries, gallery = (torch.nn.functional.normalize(torch.from_numpy(normal(n, 512, n))) for n in (64, 6000))
+    search(queries, gallery, 5)
+    assert len(seen[0]) == 0
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_memory_map_is_read_in_tiles(tmp_path, monkeypatch):
+    path = tmp_path / "gallery.npy"
+    np.save(path, normal(23, 6, 1))
+    gallery = np.load(path, mmap_mode="r")
+    longest = []
+    check = module.check_vectors
+    monkeypatch.setattr(module, "check_vectors", lambda v, *a, **o: longest.append(len(v)) or check(v, *a, **o))
+    hits = search(gallery, gallery, 4, exclude_self=True)
+    np.testing.assert_array_equal(
+        hits.indices, search(np.array(gallery), np.array(gallery), 4, exclude_self=True).indices
+    )
+    assert max(longest) == 5
+    assert not isinstance(hits.indices, np.memmap)
+
+
+def test_same_kind_comes_back():
+    queries, gallery = torch.from_numpy(normal(4, 6)).requires_grad_(), torch.from_numpy(normal(9, 6, 1)).half()
+    hits = search(queries, gallery, 2)
+    assert isinstance(hits.indices, torch.Tensor)
+    assert hits.indices.dtype == torch.int64
+    assert hits.distances.dtype == torch.float32
+    assert not hits.distances.requires_grad
+    np.testing.assert_array_equal(hits.indices, search(queries.detach().numpy(), gallery.numpy(), 2).indices)
+
+
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+def test_global_precision_and_autocast_do_not_matter(precision):
+    queries, gallery = normal(20, 64), normal(400, 64, 1)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert_exact(queries, gallery, 5)
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+A, B = normal(3, 4), normal(5, 4)
+ZERO, NAN = A * [[1], [0], [1]], np.where(np.eye(3, 4) > 0, np.nan, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"metric": "euclidian"}, ConfigError, "unknown metric 'euclidian'; did you mean 'euclidean'?"),
+        ({"k": 0}, ConfigError, "k must be at least 1; got 0"),
+        ({"exclude_self": True}, IncompatibleError, "got 3 queries and 5 gallery rows; use exclude"),
+        ({"exclude_self": True, "exclude": np.zeros(3, int)}, ConfigError, "give one of them"),
+        ({"exclude": np.zeros(2, int)}, IncompatibleError, "one integer for each of 3 queries"),
+        ({"exclude": np.zeros(3)}, IncompatibleError, "one integer for each of 3 queries"),
+        ({"exclude": np.array([0, 5, -1])}, IncompatibleError, "rows from 0 to 4, or -1; got -1 to 5"),
+        ({"exclude": np.array([0, 4, -2])}, IncompatibleError, "rows from 0 to 4, or -1; got -2 to 4"),
+        ({"queries": A[0]}, DataError, r"queries must be \(rows, dimension\), both at least 1; got shape \(4,\)"),
+        ({"gallery": B[:0]}, DataError, r"gallery must be .* got shape \(0, 4\)"),
+        ({"gallery": B.astype(int)}, DataError, r"gallery\[0:5\] must be float16, float32 or float64; got int64"),
+        ({"queries": NAN}, DataError, r"3 of 3 rows of queries\[0:3\] have NaN or infinity"),
+        ({"gallery": NAN}, DataError, r"3 of 3 rows of gallery\[0:3\] have NaN or infinity"),
+        (
+            {"queries": ZERO, "metric": "cosine"},
+            DataError,
+            r"1 of 3 rows of queries\[0:3\] have length zero \(first: 1\)",
+        ),
+        ({"gallery": ZERO, "metric": "cosine"}, DataError, r"1 of 3 rows of gallery\[0:3\] have length zero"),
+        (
+            {"gallery": np.float64(B) * 1e200},
+            DataError,
+            r"rows of gallery\[0:5\] have a length beyond 1e±150 \(first: 0, 1, 2, …\)",
+        ),
+        ({"queries": np.float64(A) * 1e-200, "metric": "cosine"}, DataError, "scale the vectors"),
+    ],
+)
+def test_errors(given, error, message):
+    with pytest.raises(error, match=message):
+        unchecked(**{"queries": A, "gallery": B, "k": 2} | given)
