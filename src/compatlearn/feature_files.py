@@ -2,7 +2,7 @@
 
 import pickle
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from . import feature_folder
-from .errors import DataError, FormatError, first_few
+from .errors import DataError, FormatError
 from .feature_folder import MANIFEST, PLAN, SHARDS, VECTORS, map_npy, pickled, strings
 from .files import read_json
 
 NAMES = {"vectors": ("vectors", "vector"), "labels": ("labels", "label"), "ids": ("ids", "id")}
+BATCH = 65536  # rows of Parquet held at a time
 PICKLES = (".pkl", ".pickle", ".joblib")
 
 
@@ -87,18 +88,20 @@ def _read_npy(path: Path) -> dict[str, Any]:
     return {"vectors": map_npy(path)}
 
 
-def _read_npz(path: Path) -> dict[str, Any]:
+def _check_zip(path: Path) -> None:
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             raise pickled(path) if file.read(1) == b"\x80" else _damaged(path, "no zip directory at its end")
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    _check_zip(path)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {ours: arrays[theirs] for ours, theirs in _choose(arrays.files, path, "array").items()}
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise _damaged(path, error) from error
     except FormatError:
         raise
-    except ValueError as error:
+    except Exception as error:  # zipfile and NumPy fail in many ways on damaged bytes
         raise pickled(path) if "allow_pickle" in str(error) else _damaged(path, error) from error
 
 
@@ -113,13 +116,14 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _read_torch(path: Path) -> dict[str, Any]:
+    _check_zip(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise FormatError(
             f"{path} is a pickle of more than tensors; save a dict of tensors, or .safetensors"
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # torch fails in many ways on damaged bytes
         raise _damaged(path, error) from error
     if isinstance(content, torch.Tensor):
         return {"vectors": content}
@@ -131,39 +135,48 @@ def _read_torch(path: Path) -> dict[str, Any]:
 
 
 def _read_parquet(files: list[Path]) -> dict[str, Any]:
-    """All files, in order, as one; vectors are filled batch by batch."""
-    try:
-        opened = [pq.ParquetFile(path, memory_map=True) for path in files]
-        rows = sum(file.metadata.num_rows for file in opened)
-        columns: dict[str, list[Any]] = {}
-        vectors = np.empty((0, 0))
-        first = 0
-        for path, file in zip(files, opened, strict=True):
-            chosen = _choose(file.schema_arrow.names, path, "column")
-            if columns and chosen.keys() != columns.keys():
-                raise FormatError(f"{path} has not the columns of {files[0]}; give every file the same")
-            columns = columns or {ours: [] for ours in chosen}
-            for batch in file.iter_batches(BATCH, columns=list(chosen.values())):
-                block = _vector_block(batch[chosen["vectors"]], path, first)
-                if first == 0 and len(block):
-                    vectors = np.empty((rows, block.shape[1]), block.dtype)
-                if (block.shape[1:], block.dtype) != (vectors.shape[1:], vectors.dtype):
-                    theirs, ours = f"{block.shape[1]} {block.dtype}", f"{vectors.shape[1]} {vectors.dtype}"
-                    raise FormatError(
-                        f"{path} has vectors of {theirs} where rows before have {ours}; make them one kind"
-                    )
-                vectors[first : first + len(block)] = block
-                first += len(block)
-                for ours in columns.keys() - {"vectors"}:
-                    columns[ours].append(batch[chosen[ours]])
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(files[0] if len(files) == 1 else files[0].parent, error) from error
+    """All files, in order, as one; the vectors are filled batch by batch."""
     place = files[0] if len(files) == 1 else files[0].parent
-    named = {name: _scalars(parts, name, place) for name, parts in columns.items() if name != "vectors"}
-    return {"vectors": vectors} | named
+    vectors, parts = None, dict[str, list[np.ndarray]]()
+    try:
+        rows = sum(pq.read_metadata(path).num_rows for path in files)
+        for path, first, columns in _batches(files):
+            block = columns.pop("vectors")
+            if vectors is None:
+                vectors = np.empty((rows, block.shape[1]), block.dtype)
+                parts = {name: [] for name in columns}
+            if columns.keys() != parts.keys():
+                raise FormatError(f"{path} has not the columns of {files[0]}; give every file the same")
+            if (block.shape[1], block.dtype) != (vectors.shape[1], vectors.dtype):
+                theirs, ours = f"{block.shape[1]} {block.dtype}", f"{vectors.shape[1]} {vectors.dtype}"
+                raise FormatError(f"{path} has vectors of {theirs} where rows before have {ours}; make them one kind")
+            vectors[first : first + len(block)] = block
+            for name, values in columns.items():
+                parts[name].append(values)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(place, error) from error
+    if vectors is None:
+        raise FormatError(f"{place} has no rows; write it again")
+    for name, several in parts.items():
+        if len({values.dtype.kind for values in several}) > 1:
+            raise FormatError(f"{place} has {name} of several kinds; make them all integers or all text")
+    return {"vectors": vectors} | {name: np.concatenate(several) for name, several in parts.items()}
 
 
-BATCH = 65536  # rows of Parquet held at a time
+def _batches(files: list[Path]) -> Iterator[tuple[Path, int, dict[str, np.ndarray]]]:
+    """(file, number of the first row, its columns) of at most `BATCH` rows, never of none."""
+    first = 0
+    for path in files:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            chosen = _choose(file.schema_arrow.names, path, "column")
+            for batch in file.iter_batches(BATCH, columns=list(chosen.values())):
+                if not len(batch):
+                    continue
+                columns = {"vectors": _vector_block(batch[chosen["vectors"]], path, first)}
+                for name in chosen.keys() - {"vectors"}:
+                    columns[name] = _scalars(batch[chosen[name]], name, path, first)
+                yield path, first, columns
+                first += len(batch)
 
 
 def _vector_block(column: pa.Array, path: Path, first: int) -> np.ndarray:
@@ -172,9 +185,7 @@ def _vector_block(column: pa.Array, path: Path, first: int) -> np.ndarray:
     kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     if not any(is_kind(column.type) for is_kind in kinds) or not pa.types.is_floating(column.type.value_type):
         raise FormatError(f"{path}: the vectors are {column.type}, not lists of floats; store lists of float32")
-    lengths = pc.list_value_length(column).fill_null(-1).to_numpy()
-    if not len(lengths):
-        return np.empty((0, 0))
+    lengths = pc.list_value_length(column).fill_null(-1).to_numpy(zero_copy_only=False)
     odd = np.flatnonzero(lengths != lengths[0]) if lengths[0] >= 0 else np.array([0])
     if len(odd):
         found = "none" if lengths[odd[0]] < 0 else f"length {lengths[odd[0]]}"
@@ -185,22 +196,18 @@ def _vector_block(column: pa.Array, path: Path, first: int) -> np.ndarray:
     values = column.flatten()
     if values.null_count:
         raise FormatError(f"{path}: {values.null_count} numbers of the vectors are null; drop those rows")
-    return np.asarray(values.to_numpy()).reshape(len(lengths), lengths[0])
+    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(lengths), lengths[0])
 
 
-def _scalars(parts: list[pa.Array], name: str, path: Path) -> np.ndarray:
-    """(n,) labels or ids."""
-    column = pa.chunked_array(parts)
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+def _scalars(column: pa.Array, name: str, path: Path, first: int) -> np.ndarray:
+    """(k,) one batch of labels or ids."""
+    column = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
     if column.null_count:
-        bad = np.flatnonzero(column.is_null().to_numpy())
-        raise FormatError(
-            f"{path}: {len(bad)} of {len(column)} {name} are null (first rows: {first_few(bad)}); fill them in"
-        )
+        row = first + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+        raise FormatError(f"{path}: {name} are null from row {row} on; fill them in or drop those rows")
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return strings(column)
-    return np.asarray(column.to_numpy())
+        return strings(pa.chunked_array([column]))
+    return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
 def _damaged(path: Path, reason: object) -> FormatError:

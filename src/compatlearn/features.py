@@ -1,9 +1,10 @@
 """Features: the vectors a model gave, with their labels, ids and the space they live in."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor
 from . import feature_files, feature_folder
 from .errors import DataError, FormatError, IncompatibleError, first_few
 
+Values: TypeAlias = np.ndarray | Tensor | Sequence[Any]
 BLOCK = 65536  # rows looked at in one go: a memory map is read through and never held
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class Features:
     """Vectors and what is known of every row; lists and tensors given to it become NumPy arrays.
 
@@ -32,19 +34,29 @@ class Features:
     """
 
     vectors: Float[np.ndarray, "n d"]
-    labels: Int[np.ndarray, " n"] | None = None
-    ids: Shaped[np.ndarray, " n"] = None  # type: ignore[assignment]  # never None once constructed
-    space: str = ""
-    source: str = ""
-    known_normalized: bool | None = field(default=None, kw_only=True)
+    labels: Int[np.ndarray, " n"] | None
+    ids: Shaped[np.ndarray, " n"]
+    space: str
+    source: str
+    known_normalized: bool | None
 
-    def __post_init__(self) -> None:
-        vectors = _vectors(_numpy(self.vectors))
-        rows = len(vectors)
-        ids = np.arange(rows) if self.ids is None else _ids(_numpy(self.ids), rows)
-        labels = None if self.labels is None else _labels(_numpy(self.labels), rows)
-        for name, value in (("vectors", vectors), ("labels", labels), ("ids", ids)):
-            object.__setattr__(self, name, value)
+    def __init__(
+        self,
+        vectors: Values,
+        labels: Values | None = None,
+        ids: Values | None = None,
+        space: str = "",
+        source: str = "",
+        *,
+        known_normalized: bool | None = None,
+    ) -> None:
+        found = _vectors(_numpy(vectors))
+        columns = {
+            "vectors": found,
+            "labels": None if labels is None else _labels(_numpy(labels), len(found)),
+            "ids": np.arange(len(found)) if ids is None else _ids(_numpy(ids), len(found)),
+        }
+        self.__dict__.update(columns, space=space, source=source, known_normalized=known_normalized)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -104,7 +116,7 @@ class Features:
         known = True if self.known_normalized else None
         return Features(*self._columns(rows), space=self.space, source=self.source, known_normalized=known)
 
-    def align(self, ids: Shaped[np.ndarray, " m"], name: str = "the features") -> Int[np.ndarray, " m"]:
+    def align(self, ids: Values, name: str = "the features") -> Int[np.ndarray, " m"]:
         """(m,) the row that holds each of `ids`, so that `features.take(rows).ids` equals `ids`.
 
         Raises:
@@ -177,7 +189,7 @@ class Features:
         return self.vectors[rows], None if self.labels is None else self.labels[rows], self.ids[rows]
 
 
-def _numpy(values: Any) -> np.ndarray:
+def _numpy(values: Values) -> np.ndarray:
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         foreign = values.is_floating_point() and values.dtype not in (torch.float16, torch.float32, torch.float64)

@@ -46,8 +46,8 @@ def squared_distance_error(
         (b,) float64 bounds, infinite where the products may overflow.
 
     Source: the error of an inner product in any order of summation, |error| ≤ γ_d ‖q‖ ‖g‖ with γ_d = d u / (1 − d u),
-    u half the machine epsilon (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). The few roundings beside it
-    (to `dtype`, of ‖g‖²/2, of their difference) are counted as eight more dimensions.
+    u half the machine epsilon (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). The few roundings beside
+    it (to `dtype`, of ‖g‖²/2, of their difference) are counted as eight more dimensions.
     """
     terms, info = dimension + 8, torch.finfo(dtype)
     unit = info.eps / 2

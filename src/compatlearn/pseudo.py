@@ -111,9 +111,9 @@ def trained_classifier(
 ) -> Float[Array, "c d"]:
     """Softmax regression on the frozen old features (the paper's t-pse), by SGD with a one-cycle rate.
 
-    Rows keep the length the fit gave them. Features are divided by their root mean square length while fitting, so the
-    recipe does not depend on the scale of the old space; the bias that a feature space off the origin needs is fitted and
-    left out, as the influence loss has none.
+    Rows keep the length the fit gave them; there is no bias and no weight decay. Features are divided by their root mean
+    square length while fitting and the rate grows with the number of classes (the curvature at the start is 1/classes), so
+    the fit depends neither on the scale of the old space nor on how many classes there are.
 
     Args:
         vectors: (n, d) features of the old model, finite.
@@ -131,12 +131,11 @@ def trained_classifier(
     targets, count = _check_classes(labels, len(rows), classes)
     targets = targets.to(rows.device)
     scale = rows.square().sum(dim=1).mean().sqrt()
-    linear = torch.nn.Linear(rows.shape[1], count, device=rows.device, dtype=rows.dtype)
+    linear = torch.nn.Linear(rows.shape[1], count, bias=False, device=rows.device, dtype=rows.dtype)
     torch.nn.init.zeros_(linear.weight)
-    torch.nn.init.zeros_(linear.bias)
-    batches = -(-len(rows) // batch_size)
-    optimizer = torch.optim.SGD(linear.parameters(), lr=1.0, momentum=0.9, weight_decay=1e-4, nesterov=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=10.0, total_steps=epochs * batches)
+    rate = 0.5 * count
+    optimizer = torch.optim.SGD(linear.parameters(), lr=rate, momentum=0.9, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * -(-len(rows) // batch_size))
     order = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
         for batch in torch.randperm(len(rows), generator=order).to(rows.device).split(batch_size):

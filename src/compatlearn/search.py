@@ -1,4 +1,4 @@
-"""Exact nearest neighbours: float32 products choose candidates, float64 differences rank them, a bound proves the choice.
+"""Exact nearest neighbours: float32 products choose candidates, float64 differences rank them, a bound is the proof.
 
 The order is that of squared distances in float64 by direct differences, ties by row number. A query whose candidates
 are not proven complete (many duplicates, a huge common offset) is searched again with float64 products, and after
@@ -19,7 +19,7 @@ from .precision import full_precision, squared_distance_error
 METRICS = ("euclidean", "cosine")
 QUERY_TILE = 1024
 GALLERY_TILE = 8192
-ELEMENTS = 1 << 19  # float64 differences held at a time: 4 MB, to stay in the cache
+ELEMENTS = 1 << 21  # float64 differences held at a time: 16 MB
 SPARE = 16  # candidates beyond k, and one more for every four of k
 LONGEST, SHORTEST = 1e150, 1e-150  # lengths whose square is still an ordinary float64
 
@@ -122,11 +122,12 @@ def search(
         if values.ndim != 2 or 0 in values.shape:
             raise DataError(f"{name} must be (rows, dimension), both at least 1; got shape {tuple(values.shape)}")
     device = queries.device if isinstance(queries, Tensor) and queries.device.type != "mps" else torch.device("cpu")
-    rows = [_Rows(v, name, metric == "cosine", device) for v, name in ((queries, "queries"), (gallery, "gallery"))]
     skip = _rows_to_skip(len(queries), len(gallery), exclude_self, exclude).to(device)
     indices = torch.full((len(queries), k), -1, device=device)
     squared = torch.full((len(queries), k), torch.inf, dtype=torch.float64, device=device)
-    task = _Task(*rows, skip, k, indices, squared)
+    unit = metric == "cosine"
+    rows = _Rows(queries, "queries", unit, device), _Rows(gallery, "gallery", unit, device)
+    task = _Task(rows[0], rows[1], skip, k, indices, squared)
     with torch.no_grad(), full_precision(device):
         tails = _query_tails(task)  # checks the queries before any work is done
         double = torch.float64 in (as_tensor(queries[:1]).dtype, as_tensor(gallery[:1]).dtype)
@@ -135,7 +136,7 @@ def search(
             pending = _settle(task, pending, dtype)
         _search_directly(task, pending)
         squared += tails[:, None]
-        distances = squared / 2 if metric == "cosine" else squared.sqrt()
+        distances = squared / 2 if unit else squared.sqrt()
     return Hits(like(indices, queries), like(distances if double else distances.float(), queries))
 
 
@@ -145,8 +146,8 @@ def _rows_to_skip(queries: int, gallery: int, exclude_self: bool, exclude: Array
     if exclude_self:
         if queries != gallery:
             raise IncompatibleError(
-                f"exclude_self needs row i of both to be the same item; got {queries} queries and {gallery} gallery rows; "
-                "use exclude to name the rows"
+                f"exclude_self needs row i of both to be the same item; got {queries} queries and {gallery} gallery "
+                "rows; use exclude to name the rows"
             )
         return torch.arange(queries)
     if exclude is None:
@@ -238,7 +239,7 @@ def _search_directly(task: _Task, pending: Int[Tensor, " p"]) -> None:
     for start in range(0, len(task.gallery) if len(pending) else 0, size):
         tile = task.gallery.tile(start, start + size)
         rows = torch.arange(start, start + len(tile), device=pending.device)
-        for ids in pending.split(step):
+        for ids in torch.split(pending, step):
             new = (tile - task.fitted(ids)[:, None]).square_().sum(dim=2)  # (b, t)
             new = _leave_out(new, task.skip[ids] - start)
             # earlier rows stand first, so the stable sort keeps ties in row order
