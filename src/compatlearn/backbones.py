@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Num
+from jaxtyping import Float, Num, UInt8
 from torch import Tensor, nn
 
 from .errors import ConfigError
@@ -55,6 +55,21 @@ class Embedder(nn.Module):
     def forward(self, pixels: Num[Tensor, "b 3 s s"]) -> Float[Tensor, "b d"]:
         features: Tensor = self.head(self.backbone((pixels - self.mean) / self.std))
         return features
+
+
+class Learner(nn.Module):
+    """Embedder and new classifier in one forward pass: pixels → (b, d) features, (b, c) logits in float32."""
+
+    def __init__(self, embedder: Embedder, classes: int) -> None:
+        super().__init__()
+        self.embedder = embedder
+        self.classifier = nn.Linear(embedder.dimension, classes)
+
+    def forward(self, pixels: UInt8[Tensor, "b 3 s s"]) -> tuple[Tensor, Tensor]:
+        features = self.embedder(pixels)
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
+            return features, self.classifier(features)
 
 
 class ResidualBlock(nn.Module):

@@ -4,9 +4,10 @@ A cell is done when its features of the validation set are on disk; a run that w
 not. Old model, its features and the decoded images are made once a seed and shared.
 """
 
+import itertools
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,15 +16,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from .backbones import Learner
 from .compatibility import Compatibility, compatibility
 from .config import Recipe
-from .data import Images, Pixels, decode, noisy_labels, open_images, split_rows
+from .data import Images, Pixels, load_pixels, noisy_labels, open_images, split_rows
 from .errors import ConfigError, TrainingError
 from .extract import embed
 from .features import Features
 from .files import read_json, write_atomically, write_json
-from .methods import OldKnowledge, find_method, find_methods
-from .train import Learner, TrainingSet, load_learner, train, versions
+from .methods import METHODS, OldKnowledge, find_method, find_methods
+from .pictures import PictureRow, choose_pictures
+from .report import write_html
+from .runs import load_learner, versions
+from .search import search
+from .summary import summarise
+from .train import TrainingSet, train
 
 
 @dataclass(frozen=True)
@@ -56,10 +63,10 @@ def sweep(
     recipe: Recipe,
     out: Path,
     *,
-    temperatures: Iterable[float] = (),
-    dampings: Iterable[float] = (),
-    label_noises: Iterable[float] = (),
-    methods: Iterable[str] = ("random-walk",),
+    temperatures: Sequence[float] = (),
+    dampings: Sequence[float] = (),
+    label_noises: Sequence[float] = (),
+    methods: Sequence[str] = ("random-walk",),
 ) -> dict[str, Any]:
     """A grid over the random walk's parameters and the label noise: the paper's Table 2; as `compare` in all else.
 
@@ -68,11 +75,13 @@ def sweep(
     cells: dict[Cell, None] = {}  # a set that keeps its order
     for seed in _seeds(recipe):
         for method in find_methods(list(methods)):
-            walks = method == "random-walk"
-            for temperature in (walks and list(temperatures)) or [recipe.temperature]:
-                for damping in (walks and list(dampings)) or [recipe.damping]:
-                    for noise in list(label_noises) or [recipe.label_noise]:
-                        cells[Cell(seed, method, temperature, damping, noise)] = None
+            walks = METHODS[method].options != ()
+            grid = itertools.product(
+                (walks and temperatures) or [recipe.temperature],
+                (walks and dampings) or [recipe.damping],
+                label_noises or [recipe.label_noise],
+            )
+            cells |= {Cell(seed, method, *values): None for values in grid}
     return run_cells(recipe, list(cells), out)
 
 
@@ -103,7 +112,9 @@ def _open(recipe: Recipe, out: Path) -> None:
         theirs = read_json(path)
         changed = [f"{key} was {theirs.get(key)}, is {value}" for key, value in mine.items() if theirs.get(key) != value]
         if changed:
-            raise ConfigError(f"{out} was begun with another recipe ({'; '.join(changed)}); resume with the same, or another --out")
+            raise ConfigError(
+                f"{out} was begun with another recipe ({'; '.join(changed)}); resume with the same, or another --out"
+            )
     else:
         write_json(path, mine)
 
@@ -113,24 +124,17 @@ def load_split(recipe: Recipe, out: Path, split: str) -> tuple[Images, Pixels | 
     if recipe.data is None:
         raise ConfigError("no data: the recipe names none, so pass --data (digits, a folder, Parquet files or a hub name)")
     images = open_images(recipe.data, split).first_classes(recipe.classes)
-    size = recipe.training.resize
-    if len(images) * 3 * size * size > _free_memory() / 2:
-        return images, None
     path = out / "pixels" / f"{split}.npy"
     if not path.exists():
-        kept, pixels, skipped = decode(images, size, tolerance=recipe.training.tolerance, threads=os.cpu_count() or 1)
-        write_json(path.with_suffix(".json"), {"images": len(images), "skipped": skipped, "ids": kept.ids})
+        kept, pixels, skipped = load_pixels(images, recipe.training.resize, tolerance=recipe.training.tolerance)
+        if pixels is None:
+            return images, None
+        write_json(path.with_suffix(".json"), {"skipped": skipped, "ids": kept.ids})
         write_atomically(path, lambda temporary: np.save(temporary, pixels))
     record = read_json(path.with_suffix(".json"))
     if record["skipped"]:
-        images = images.take(np.flatnonzero(np.isin(images.ids.astype(str), np.array(record["ids"]).astype(str))))
+        images = images.take(np.flatnonzero(np.isin(images.ids, np.array(record["ids"]))))
     return images, np.load(path, mmap_mode="r")
-
-
-def _free_memory() -> int:
-    import psutil
-
-    return int(psutil.virtual_memory().available)
 
 
 def _train_old(recipe: Recipe, out: Path, seed: int) -> None:
@@ -162,8 +166,13 @@ def _train_new(recipe: Recipe, out: Path, cell: Cell) -> None:
             len(images.classes),
             classifier.weight.detach(),
             classifier.bias.detach(),
-            {"temperature": cell.temperature, "damping": cell.damping, "steps": recipe.steps, "seed": cell.seed}
-            | ({"scale": recipe.training.scale}),
+            {
+                "temperature": cell.temperature,
+                "damping": cell.damping,
+                "steps": recipe.steps,
+                "seed": cell.seed,
+                "scale": recipe.training.scale,
+            },
         )
     )
     noisy = images.labels.copy()
@@ -239,6 +248,20 @@ def _evaluate(cell: Cell, out: Path) -> dict[str, Any]:
     return {**identity, **read_json(path)}
 
 
-def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean over the seeds of every figure, with its 95 % interval (Student's t) where there are two seeds or more."""
-    return []
+def write_report(results: dict[str, Any], recipe: Recipe, out: Path) -> None:
+    """`out/report.html`, with pictures from the best method that can be shipped, first seed."""
+    write_html(results, out / "report.html", pictures=_pictures(results, recipe, out))
+
+
+def _pictures(results: dict[str, Any], recipe: Recipe, out: Path) -> list[PictureRow]:
+    rows = [row for row in results["rows"] if not METHODS[row["method"]].reference and "error" not in row]
+    if not rows:
+        return []
+    best = max(rows, key=lambda row: (row["seed"] == rows[0]["seed"], row["cross"]["top1"]))
+    cell = Cell(*(best[name] for name in ("seed", "method", "temperature", "damping", "label_noise")))
+    old = Features.load(out / f"seed-{cell.seed}" / "old-val")
+    new = Features.load(cell.folder(out) / "val")
+    images = open_images(str(recipe.data), "val").first_classes(recipe.classes)
+    images = images.take(np.flatnonzero(np.isin(images.ids, old.ids)))  # the unreadable ones have no feature
+    before, after = (search(query.vectors, old.vectors, 5, exclude_self=True).indices for query in (old, new))
+    return choose_pictures(before, after, images.labels, images.picture, classes=images.classes)

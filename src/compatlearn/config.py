@@ -80,7 +80,8 @@ def load_recipe(path: Path | str | None = None, overrides: Mapping[str, Any] | N
     """The recipe of a TOML file, with some keys replaced.
 
     Args:
-        path: TOML with the keys of `Recipe` and a table `[training]` with those of `TrainConfig`; None for the defaults.
+        path: TOML with the keys of `Recipe` and a table `[training]` with those of `TrainConfig`, or the name of a bundled
+            recipe; None for the defaults.
         overrides: key → value for any key of either; text is read as its field wants it. `-` and `_` are the same.
 
     Raises:
@@ -88,6 +89,8 @@ def load_recipe(path: Path | str | None = None, overrides: Mapping[str, Any] | N
     """
     table: dict[str, Any] = {}
     if path is not None:
+        if not Path(path).suffix and not Path(path).exists():
+            path = bundled_recipe(str(path))
         try:
             table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
@@ -105,6 +108,16 @@ def load_recipe(path: Path | str | None = None, overrides: Mapping[str, Any] | N
     training = _fill(training, {key: value for key, value in given.items() if key in nested}, "the command line")
     check(training)
     return replace(recipe, training=training)
+
+
+def bundled_recipe(name: str) -> Path:
+    """A recipe that comes with the package: digits, tiny-imagenet, imagenet or places365."""
+    here = Path(__file__).parent
+    folders = (here / "recipes", here.parents[1] / "recipes")  # installed, or a source checkout
+    found = {path.stem: path for folder in folders for path in folder.glob("*.toml")}
+    if name not in found:
+        raise unknown("recipe", name, found)
+    return found[name]
 
 
 def check(config: TrainConfig) -> TrainConfig:

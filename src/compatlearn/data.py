@@ -4,6 +4,7 @@
 """
 
 import io
+import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -106,6 +107,15 @@ def decode(
     return images.take(kept), pixels[kept], [(str(images.ids[row]), reasons[row]) for row in sorted(reasons)]
 
 
+def load_pixels(images: Images, size: int, *, tolerance: float = 0.001) -> tuple[Images, Pixels | None, list[tuple[str, str]]]:
+    """`decode` where the pixels take at most half of the free memory; otherwise no pixels, to be decoded as needed."""
+    import psutil
+
+    if len(images) * 3 * size * size > psutil.virtual_memory().available / 2:
+        return images, None, []
+    return decode(images, size, tolerance=tolerance, threads=os.cpu_count() or 1)
+
+
 def check_skipped(skipped: int, total: int, tolerance: float, example: str) -> None:
     """Raise DataError when more than `tolerance` of the images cannot be read."""
     if skipped > tolerance * total:
@@ -138,8 +148,7 @@ def split_rows(
         second.append(rows[cut:])
     if single:
         raise DataError(
-            f"{len(single)} classes have one image and cannot be split (first: {first_few(single)}); "
-            "drop them or add images"
+            f"{len(single)} classes have one image and cannot be split (first: {first_few(single)}); drop them or add images"
         )
     return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
 
@@ -187,9 +196,7 @@ def _digits(split: str | None) -> Images:
     pixels = (digits.images * (255 / 16)).round().astype(np.uint8)  # (1797, 8, 8)
     labels = digits.target.astype(np.int64)
     train, val = split_rows(labels, 0.7, seed=0)
-    images = Images(
-        _ArrayReader(pixels), labels, np.arange(len(labels)), np.arange(len(labels)), tuple("0123456789"), "digits"
-    )
+    images = Images(_ArrayReader(pixels), labels, np.arange(len(labels)), np.arange(len(labels)), tuple("0123456789"), "digits")
     return images if split == "all" else images.take(val if split in SPLITS["val"] else train)
 
 
@@ -301,7 +308,9 @@ def _table(table: Any, all_tables: Sequence[Any], data: str) -> Images:
         names = list(feature.names)
     elif isinstance(values[0], str):
         names = sorted({value for other in all_tables for value in other.unique(label)})
-        values = [names.index(value) for value in values] if len(names) < 2 else list(map(_positions(names).__getitem__, values))
+        values = (
+            [names.index(value) for value in values] if len(names) < 2 else list(map(_positions(names).__getitem__, values))
+        )
     else:
         names = [str(number) for number in range(max(max(other.unique(label)) for other in all_tables) + 1)]
     labels = np.array(values, dtype=np.int64)

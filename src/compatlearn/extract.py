@@ -13,12 +13,13 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
 
-from .backbones import IMAGENET_MEAN, IMAGENET_STD, Embedder, ModelSpec, build_backbone, load_function, weights_hash
+from .backbones import Embedder, ModelSpec, build_backbone, load_function, weights_hash
 from .data import Images, check_skipped, to_square
 from .errors import ConfigError, DataError, FormatError
-from .features import Features
 from .feature_writer import FeatureWriter
-from .train import TrainingSet, load_learner
+from .features import Features
+from .runs import load_learner
+from .train import TrainingSet
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,10 @@ def embed(
 ) -> tuple[Float[np.ndarray, "n d"], Int64[np.ndarray, " n"]]:
     """Features of every readable image of a data set, in its order, and their rows; float32, on the embedder's device."""
     loader = torch.utils.data.DataLoader(
-        dataset, batch_size=batch_size, collate_fn=lambda batch: batch, num_workers=0 if dataset.pixels is not None else workers
+        dataset,
+        batch_size=batch_size,
+        collate_fn=lambda batch: batch,
+        num_workers=0 if dataset.pixels is not None else workers,
     )
     device = embedder.mean.device
     embedder.eval()
@@ -113,7 +117,7 @@ def _black_box(name: str) -> Encoder:
 
 def _preprocessing(name: str, network: nn.Module) -> ModelSpec:
     """Image size, scale and normalisation that a network was trained with: timm's record, else ImageNet's."""
-    from timm.data import resolve_model_data_config
+    from timm.data.config import resolve_model_data_config
 
     if not hasattr(network, "pretrained_cfg"):
         return ModelSpec(name, image_size=224, resize=256)
@@ -167,9 +171,7 @@ def extract(
         DataError: more than `tolerance` of the images are unreadable, or the model returned something else than vectors.
         FormatError: `out` holds another extraction.
     """
-    writer = FeatureWriter(
-        out, rows=len(images), shard_rows=shard_rows, space=encoder.space, source=images.source, dtype=dtype
-    )
+    writer = FeatureWriter(out, rows=len(images), shard_rows=shard_rows, space=encoder.space, source=images.source, dtype=dtype)
     with ThreadPoolExecutor(threads) as pool:
         for shard in writer.missing():
             rows = range(shard * shard_rows, min((shard + 1) * shard_rows, len(images)))
@@ -185,7 +187,12 @@ def extract(
                 if good:
                     vectors.append(encoder.encode([picture for _, picture in good]))
                     kept += [row for row, _ in good]
-            check_skipped(len(skipped), max(len(rows), round(1 / max(tolerance, 1e-9))), tolerance, skipped[0][1] if skipped else "")
+            check_skipped(
+                len(skipped),
+                max(len(rows), round(1 / max(tolerance, 1e-9))),
+                tolerance,
+                skipped[0][1] if skipped else "",
+            )
             if not vectors:
                 raise DataError(f"none of the {len(rows)} images of shard {shard} can be read: {skipped[0][1]}")
             writer.write(shard, np.concatenate(vectors), images.labels[kept], images.ids[kept], skipped=skipped)

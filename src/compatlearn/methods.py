@@ -2,14 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from .arrays import Array
-from .errors import ConfigError, unknown
+from .classifiers import build_classifier, load_classifier
+from .config import TrainConfig
+from .data import Images
+from .errors import ConfigError, IncompatibleError, unknown
+from .features import Features
 from .losses import InfluenceLoss, RegressionLoss
-from .pseudo import CLASSIFIERS
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Method:
 
     summary: str
     loss: Callable[[OldKnowledge], nn.Module | None]
+    options: tuple[str, ...] = ()  # keys of the recipe that it alone depends on
+    reference: bool = False  # nobody can ship it: not compatible, or made with what is not known
 
 
 def find_method(name: str) -> Method:
@@ -55,13 +61,34 @@ def find_methods(names: str | list[str]) -> list[str]:
     return chosen
 
 
-CLASSIFIER_OPTIONS = {"trained": ("seed",), "random-walk": ("temperature", "damping", "steps")}
+def load_loss(images: Images, config: TrainConfig, pseudo: Path | None, features: Path | None, method: str) -> nn.Module | None:
+    """The compatible loss from files: a pseudo classifier, or old features of the training images (matched by id).
+
+    Raises:
+        ConfigError: both are given, or the method is unknown.
+        IncompatibleError: another number of classes, or training images without an old feature.
+    """
+    if pseudo and features:
+        raise ConfigError("--pseudo and --features are two ways to give the old model; pass one")
+    if pseudo:
+        classifier = load_classifier(pseudo).rows
+        if len(classifier) != len(images.classes):
+            raise IncompatibleError(
+                f"the pseudo classifier {pseudo} has {len(classifier)} classes, the training data {len(images.classes)}; "
+                "make it from features of this data"
+            )
+        return InfluenceLoss(classifier.float(), scale=config.scale)
+    if features is None:
+        return None
+    old = Features.load(features, verify=True)
+    vectors = old.vectors[old.align(images.ids, str(features))]
+    options = {"seed": config.seed, "scale": config.scale}
+    return find_method(method).loss(OldKnowledge(vectors, images.labels, len(images.classes), options=options))
 
 
 def _influence(classifier: str) -> Callable[[OldKnowledge], nn.Module]:
     def loss(old: OldKnowledge) -> nn.Module:
-        options = {key: old.options[key] for key in CLASSIFIER_OPTIONS.get(classifier, ()) if key in old.options}
-        rows = CLASSIFIERS[classifier](old.vectors, old.labels, classes=old.classes, **options)
+        rows = build_classifier(classifier, old.vectors, old.labels, classes=old.classes, options=old.options)
         return InfluenceLoss(rows, scale=old.options.get("scale"))
 
     return loss
@@ -74,11 +101,13 @@ def _old_classifier(old: OldKnowledge) -> nn.Module:
 
 
 METHODS: dict[str, Method] = {
-    "independent": Method("no compatible loss: the reference for a full backfill", lambda old: None),
+    "independent": Method("no compatible loss: the reference for a full backfill", lambda old: None, reference=True),
     "l2": Method("regression to the old feature of the same image", lambda old: RegressionLoss(old.vectors)),
     "trained": Method("influence loss, softmax regression on old features (t-pse)", _influence("trained")),
     "mean": Method("influence loss, class means (a-pse)", _influence("mean")),
     "normalized-mean": Method("influence loss, unit class means (an-pse)", _influence("normalized-mean")),
-    "random-walk": Method("influence loss, unit PageRank-weighted means (rwn-pse)", _influence("random-walk")),
-    "bct": Method("influence loss, the true old classifier: an upper reference", _old_classifier),
+    "random-walk": Method(
+        "influence loss, unit PageRank-weighted means (rwn-pse)", _influence("random-walk"), ("temperature", "damping")
+    ),
+    "bct": Method("influence loss, the true old classifier: an upper reference", _old_classifier, reference=True),
 }

@@ -7,18 +7,17 @@ back is NumPy, one value a query, for `bootstrap` to turn into a figure with its
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 
 from .arrays import Array, as_tensor
 from .errors import ConfigError, DataError, IncompatibleError, first_few
 
-Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+Statistic = Callable[[np.ndarray], np.ndarray]
 LEVEL = 0.95
-HELD = 1 << 22  # values of a resample held at a time
+HELD = 1 << 22  # values held at a time
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,14 @@ class Figure:
         return {name: _json_number(value) for name, value in vars(self).items()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: dict[str, Any]) -> "Figure":
         """The figure that `to_dict` wrote."""
         return cls(float(values["value"]), float(values["low"]), float(values["high"]))
 
 
 def relevance(
     indices: Int[Array, "q k"], query_labels: Int[Array, " q"], gallery_labels: Int[Array, " n"]
-) -> Bool[np.ndarray[Any, np.dtype[np.bool_]], "q k"]:
+) -> Bool[np.ndarray, "q k"]:
     """Whether each neighbour has its query's label.
 
     Args:
@@ -60,10 +59,11 @@ def relevance(
         gallery_labels: (n,) class of each gallery row.
     """
     rows = _numpy(indices)
-    return (_numpy(gallery_labels)[rows] == _numpy(query_labels)[:, None]) & (rows >= 0)
+    relevant: np.ndarray = (_numpy(gallery_labels)[rows] == _numpy(query_labels)[:, None]) & (rows >= 0)
+    return relevant
 
 
-def top_k(relevant: Bool[Array, "q k"], k: int) -> Bool[np.ndarray[Any, np.dtype[np.bool_]], " q"]:
+def top_k(relevant: Bool[Array, "q k"], k: int) -> Bool[np.ndarray, " q"]:
     """Whether any of a query's first k neighbours is relevant.
 
     Raises:
@@ -71,13 +71,11 @@ def top_k(relevant: Bool[Array, "q k"], k: int) -> Bool[np.ndarray[Any, np.dtype
     """
     if not 1 <= k <= relevant.shape[1]:
         raise ConfigError(f"k must be from 1 to the {relevant.shape[1]} neighbours searched; got {k}")
-    hit: NDArray[np.bool_] = _numpy(relevant)[:, :k].any(axis=1)
+    hit: np.ndarray = np.logical_or.reduce(_numpy(relevant)[:, :k], axis=1)
     return hit
 
 
-def map_at_r(
-    relevant: Bool[Array, "q k"], relevant_counts: Int[Array, " q"]
-) -> Float[np.ndarray[Any, np.dtype[np.float64]], " q"]:
+def map_at_r(relevant: Bool[Array, "q k"], relevant_counts: Int[Array, " q"]) -> Float[np.ndarray, " q"]:
     """Mean average precision at R of each query: (1/R) Σ_{i ≤ R} precision@i · [neighbour i is relevant].
 
     Args:
@@ -101,15 +99,16 @@ def map_at_r(
             f"queries (first: {first_few(bad)}); search with k = {counts.max()}"
         )
     ranks = np.arange(1, hits.shape[1] + 1)
-    counted = hits & (ranks <= counts[:, None])  # (q, k)
-    precision = np.cumsum(hits, axis=1) / ranks
-    total: NDArray[np.float64] = (precision * counted).sum(axis=1) / np.maximum(counts, 1)
-    return total
+    totals: np.ndarray = np.zeros(len(hits))
+    step = max(1, HELD // hits.shape[1])
+    for part in (slice(start, start + step) for start in range(0, len(hits), step)):
+        precision = np.cumsum(hits[part], axis=1) / ranks  # (b, k)
+        totals[part] = (precision * (hits[part] & (ranks <= counts[part, None]))).sum(axis=1)
+    totals /= np.maximum(counts, 1)
+    return totals
 
 
-def negative_flips(
-    old_right: Bool[Array, " q"], new_right: Bool[Array, " q"]
-) -> Bool[np.ndarray[Any, np.dtype[np.bool_]], " q"]:
+def negative_flips(old_right: Bool[Array, " q"], new_right: Bool[Array, " q"]) -> Bool[np.ndarray, " q"]:
     """Whether the old system answers a query right and the new one answers it wrong.
 
     Source: Yan et al., Positive-Congruent Training, CVPR 2021.
@@ -117,7 +116,7 @@ def negative_flips(
     old, new = _numpy(old_right), _numpy(new_right)
     if old.shape != new.shape:
         raise IncompatibleError(f"both systems must answer the same queries; got {len(old)} and {len(new)}")
-    flipped: NDArray[np.bool_] = old & ~new
+    flipped: np.ndarray = old & ~new
     return flipped
 
 
@@ -126,7 +125,7 @@ def bootstrap(
 ) -> Figure:
     """A statistic of column means, with its 95 % percentile interval over resampled queries.
 
-    The rows of `columns` are queries and are drawn whole, so systems that answer the same queries are compared in pairs.
+    The rows of `columns` are queries and are drawn whole: systems that answer the same queries are compared in pairs.
     With few queries (some dozens) percentile intervals are too narrow.
 
     Args:
@@ -150,9 +149,7 @@ def bootstrap(
     return Figure(value, float(low), float(high))
 
 
-def _resampled_means(
-    scores: NDArray[np.float64], resamples: int, random: np.random.Generator
-) -> Float[np.ndarray[Any, np.dtype[np.float64]], "r m"]:
+def _resampled_means(scores: np.ndarray, resamples: int, random: np.random.Generator) -> Float[np.ndarray, "r m"]:
     """Column means of as many rows, drawn with replacement; in blocks, so that memory is bounded."""
     queries = len(scores)
     distinct, copies = np.unique(scores, axis=0, return_counts=True)
@@ -172,5 +169,5 @@ def _json_number(value: float) -> float | str:
     return value if math.isfinite(value) else ("Infinity" if value > 0 else "-Infinity")
 
 
-def _numpy(values: Array) -> NDArray[Any]:
+def _numpy(values: Array) -> np.ndarray:
     return values if isinstance(values, np.ndarray) else as_tensor(values).cpu().numpy()

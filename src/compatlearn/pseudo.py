@@ -10,7 +10,6 @@ sum to one) leaves the mean of the columns exactly where it was, for any tempera
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .arrays import Array, check_labels, check_vectors, like
-from .errors import ConfigError, DataError, first_few, unknown
+from .errors import ConfigError, DataError, first_few
 
 BLOCK_BYTES = 1 << 30  # a similarity block larger than this is recomputed in tiles instead of kept
 SOLVER_STEPS = 50  # a bound, not a setting: conjugate gradients take 4 to 10
@@ -107,7 +106,6 @@ def trained_classifier(
     seed: int = 0,
     classes: int | None = None,
     epochs: int = 20,
-    batch_size: int = 1024,
 ) -> Float[Array, "c d"]:
     """Softmax regression on the frozen old features (the paper's t-pse), by SGD with a one-cycle rate.
 
@@ -119,6 +117,7 @@ def trained_classifier(
         vectors: (n, d) features of the old model, finite.
         labels: (n,) class of each row, in [0, classes).
         seed: of the order of the rows; the same seed gives the same classifier on one machine.
+        epochs: passes over the rows, in batches of n/32 rows, at most 1024.
 
     Returns: (classes, d), NumPy or torch as `vectors` is, float32 (float64 for float64).
 
@@ -133,7 +132,7 @@ def trained_classifier(
     scale = rows.square().sum(dim=1).mean().sqrt()
     linear = torch.nn.Linear(rows.shape[1], count, bias=False, device=rows.device, dtype=rows.dtype)
     torch.nn.init.zeros_(linear.weight)
-    rate = 0.5 * count
+    rate, batch_size = 0.5 * count, min(1024, -(-len(rows) // 32))
     optimizer = torch.optim.SGD(linear.parameters(), lr=rate, momentum=0.9, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * -(-len(rows) // batch_size))
     order = torch.Generator().manual_seed(seed)
@@ -262,18 +261,3 @@ def _solve(walk: Callable[[Tensor], Tensor], log_degrees: Tensor, start: Tensor,
         if (pi - previous).abs().sum() <= 100 * tolerance:
             break
     return pi
-
-
-def build_classifier(method: str, vectors: Array, labels: Array, **options: Any) -> Any:
-    """The pseudo classifier named `method` (a key of `CLASSIFIERS`) of these old features, (c, d)."""
-    if method not in CLASSIFIERS:
-        raise unknown("pseudo classifier", method, CLASSIFIERS)
-    return CLASSIFIERS[method](vectors, labels, **options)
-
-
-CLASSIFIERS: dict[str, Callable[..., Any]] = {
-    "mean": partial(mean_classifier, normalize=False),
-    "normalized-mean": mean_classifier,
-    "random-walk": random_walk_classifier,
-    "trained": trained_classifier,
-}

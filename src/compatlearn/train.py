@@ -12,39 +12,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int, UInt8
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .backbones import Embedder, ModelSpec
+from .backbones import Embedder, Learner, ModelSpec
 from .config import TrainConfig
 from .data import Images, Pixels, check_skipped
-from .errors import ConfigError, DataError, FormatError, IncompatibleError, TrainingError
-from .files import read_json, write_atomically, write_json
+from .errors import ConfigError, DataError, IncompatibleError, TrainingError
 from .progress import track
+from .runs import load_checkpoint, load_learner, open_run, save_checkpoint, save_learner
 
 Batch = tuple[UInt8[Tensor, "b 3 s s"], Int[Tensor, " b"], Int[Tensor, " b"]]
-
-
-class Learner(nn.Module):
-    """Embedder and new classifier in one forward pass: pixels → (b, d) features, (b, c) logits in float32."""
-
-    def __init__(self, embedder: Embedder, classes: int) -> None:
-        super().__init__()
-        self.embedder = embedder
-        self.classifier = nn.Linear(embedder.dimension, classes)
-
-    def forward(self, pixels: UInt8[Tensor, "b 3 s s"]) -> tuple[Tensor, Tensor]:
-        features = self.embedder(pixels)
-        with torch.autocast(features.device.type, enabled=False):
-            features = features.float()
-            return features, self.classifier(features)
 
 
 class TrainingSet(torch.utils.data.Dataset[Batch]):
     """Batches of (pixels, labels, rows): from one array of all pixels, or decoded as they are asked for.
 
-    `unreadable` rows, met while decoding, are left out of their batch; `tolerance` bounds their share of a batch's rows.
+    An image that cannot be read is left out of its batch; more than one of them, and more than `tolerance`, is an error.
     """
 
     def __init__(self, images: Images, size: int, pixels: Pixels | None, tolerance: float) -> None:
@@ -65,14 +48,12 @@ class TrainingSet(torch.utils.data.Dataset[Batch]):
             except DataError as error:
                 reason = str(error)
         if reason:
-            # one bad image in a batch is as many as a batch can show; more than that and the share is checked
+            # a batch is too small to show a share of one in a thousand: one bad image in it is always let pass
             check_skipped(len(rows) - len(read) - 1, len(rows), self.tolerance, reason)
         return torch.from_numpy(np.stack(squares)), self.labels[read], torch.tensor(read)
 
 
-def augment(
-    pixels: UInt8[Tensor, "b 3 h h"], config: TrainConfig, generator: torch.Generator
-) -> UInt8[Tensor, "b 3 s s"]:
+def augment(pixels: UInt8[Tensor, "b 3 h h"], config: TrainConfig, generator: torch.Generator) -> UInt8[Tensor, "b 3 s s"]:
     """Random crop (after padding) and random flip, one draw an image; the result is in channels-last memory."""
     pixels = F.pad(pixels, [config.padding] * 4) if config.padding else pixels
     count, side, crop = len(pixels), pixels.shape[2], config.image_size
@@ -125,7 +106,7 @@ def train(
         dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=config.seed),
     )
     run = {"backbone": backbone, "classes": len(images.classes), "rows": len(images), **asdict(config)}
-    finished = _open_run(out, run, resume) if accelerator.is_main_process else False
+    finished = open_run(out, run, resume) if accelerator.is_main_process else False
     accelerator.wait_for_everyone()
     if finished or (out / "model.safetensors").exists():
         return load_learner(out / "model.safetensors")
@@ -139,10 +120,13 @@ def train(
         learner.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
     model, optimizer, loader, schedule = accelerator.prepare(
-        learner.to(memory_format=torch.channels_last), optimizer, loader, _schedule(optimizer, config, len(loader))  # type: ignore[arg-type]
+        learner.to(memory_format=torch.channels_last),
+        optimizer,
+        loader,
+        _schedule(optimizer, config, len(loader)),
     )
     compatible = loss.to(accelerator.device) if loss is not None else None
-    first = _load_checkpoint(accelerator, out) if resume else 0
+    first = load_checkpoint(accelerator, out) if resume else 0
     if config.tracker:
         accelerator.init_trackers("compatlearn", config=run)
 
@@ -174,7 +158,7 @@ def train(
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps({"epoch": epoch + 1, **figures}) + "\n")
         if epoch + 1 < config.epochs:
-            _save_checkpoint(accelerator, out, epoch + 1)
+            save_checkpoint(accelerator, out, epoch + 1)
 
     trained: Learner = accelerator.unwrap_model(model)
     if accelerator.is_main_process:
@@ -185,35 +169,6 @@ def train(
     accelerator.end_training()
     accelerator.free_memory()
     return trained
-
-
-def save_learner(learner: Learner, path: Path) -> None:
-    """Weights of embedder and classifier as safetensors, the model's spec in the header; atomic."""
-    header = {"format": "compatlearn-model", "spec": json.dumps(asdict(learner.embedder.spec))}
-    weights = {name: value.detach().cpu().contiguous() for name, value in learner.state_dict().items()}
-    write_atomically(path, lambda temporary: save_file(weights, temporary, header))
-
-
-def load_learner(path: Path) -> Learner:
-    """A model that `train` saved.
-
-    Raises:
-        FormatError: the file is not safetensors, or was not written by `save_learner`.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            header, weights = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise FormatError(f"{path} is not a safetensors file: {error}") from error
-    if header.get("format") != "compatlearn-model":
-        raise FormatError(f"{path} was not written by `compatlearn train`; for other weights give a backbone name and --weights")
-    spec = json.loads(header["spec"])
-    learner = Learner(
-        Embedder(ModelSpec(**{**spec, "mean": tuple(spec["mean"]), "std": tuple(spec["std"])})),
-        len(weights["classifier.weight"]),
-    )
-    learner.load_state_dict(weights)
-    return learner.eval()
 
 
 def _loader(images: Images, config: TrainConfig, pixels: Pixels | None, processes: int) -> Any:
@@ -246,51 +201,5 @@ def _check_dimension(dimension: int, loss: nn.Module | None) -> None:
         )
 
 
-def _open_run(out: Path, run: dict[str, Any], resume: bool) -> bool:
-    """Begin, or find what an earlier run left; True when that one is finished."""
-    left = read_json(out / "run.json") if (out / "run.json").exists() else None
-    if left is not None and not resume:
-        raise ConfigError(f"{out} already holds a run; pass --resume to go on with it, or another --out")
-    if left is not None:
-        before = {key: left.get(key) for key in run}
-        changed = [f"{key} was {before[key]}, is {run[key]}" for key in run if json.dumps(before[key]) != json.dumps(run[key])]
-        if changed:
-            raise ConfigError(f"{out} was begun with other settings: {'; '.join(changed)}; resume with the same, or another --out")
-        return (out / "model.safetensors").exists()
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "run.json", {**run, "versions": versions()})
-    return False
-
-
 def _draw_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the figures depend on."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("compatlearn", "torch", "torchvision", "timm", "accelerate", "numpy")}
-
-
-def _save_checkpoint(accelerator: Any, out: Path, epoch: int) -> None:
-    """`checkpoint-<epochs done>`: written under another name, renamed when whole, older ones removed after."""
-    partial = out / "partial-checkpoint"
-    if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        older = list(out.glob("checkpoint-*"))
-        partial.rename(out / f"checkpoint-{epoch}")
-        for folder in older:
-            shutil.rmtree(folder)
-
-
-def _load_checkpoint(accelerator: Any, out: Path) -> int:
-    """Epochs that the newest checkpoint has behind it, after loading it; 0 without one."""
-    done = max((int(folder.name.split("-")[1]) for folder in out.glob("checkpoint-*")), default=0)
-    if done:
-        accelerator.load_state(str(out / f"checkpoint-{done}"))
-    return done

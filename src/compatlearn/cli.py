@@ -1,0 +1,283 @@
+"""The command line: parse, call one function, print. Results on stdout, everything else on stderr.
+
+Exit codes: 0 done, 1 an error that can be mended (one line on stderr), 2 wrong usage, 3 `--require-compatible` not met.
+"""
+
+import json
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from . import __version__
+from .config import Recipe, TrainConfig, bundled_recipe, check, load_recipe
+from .errors import CompatlearnError
+
+app = App(name="compatlearn", help="Upgrade an embedding model without re-embedding the gallery.", version=__version__)
+
+
+@app.command
+def demo(*, out: Path = Path("runs/demo"), seeds: int = 3) -> int:
+    """Every method on the embedded digits images: a table, results.json and one HTML page; about a minute.
+
+    Args:
+        out: folder of the run; run again, it goes on where it was stopped.
+        seeds: trainings of each method.
+    """
+    return compare(recipe=bundled_recipe("digits"), out=out, seeds=str(seeds))
+
+
+@app.command
+def extract(
+    *,
+    data: str,
+    model: str,
+    out: Path,
+    weights: Path | None = None,
+    batch_size: int = 256,
+    shard_rows: int = 16384,
+    dtype: Literal["float32", "float16"] = "float32",
+    tolerance: float = 0.001,
+    device: str | None = None,
+) -> int:
+    """Features of labelled images on disk; an interrupted run goes on at its first missing shard.
+
+    Args:
+        data: digits, Parquet files, an image folder, ImageNet, Places365 or a hub name; `DATA:val` chooses a split.
+        model: a run of `compatlearn train`, a timm or torchvision name, or `module:function` (a list of RGB pictures in,
+            vectors out).
+        out: folder of the features.
+        weights: .safetensors or .pt state dict for a name; without it a hub's.
+        batch_size: images given to the model at a time.
+        shard_rows: images between two points from which an interrupted run can go on.
+        dtype: of the vectors on disk.
+        tolerance: largest share of unreadable images that is skipped and recorded.
+        device: torch's name of it; by default a GPU if there is one.
+    """
+    from .data import open_images
+    from .extract import extract, load_encoder
+
+    images = open_images(data)
+    features = extract(
+        load_encoder(model, weights=weights, device=device),
+        images,
+        out,
+        batch_size=batch_size,
+        shard_rows=shard_rows,
+        dtype=dtype,
+        tolerance=tolerance,
+    )
+    skipped = len(images) - len(features)
+    print(f"{out}: {len(features)} features of {features.dimension} dimensions, {skipped} unreadable images skipped")
+    return 0
+
+
+@app.command
+def pseudo(
+    *,
+    features: Path,
+    out: Path,
+    method: str = "random-walk",
+    temperature: float = Recipe.temperature,
+    damping: float = Recipe.damping,
+    steps: int | None = Recipe.steps,
+    classes: int | None = None,
+    seed: int = 0,
+) -> int:
+    """A pseudo classifier from old features of the new training data.
+
+    Args:
+        features: what `extract` wrote, or .npy, .npz, .parquet, .safetensors with vectors and labels.
+        out: the .safetensors file to write.
+        method: random-walk, normalized-mean, mean or trained.
+        temperature: T of the random walk.
+        damping: λ of the random walk.
+        steps: steps of the random walk; by default its limit.
+        classes: number of classes; by default one more than the largest label.
+        seed: of `trained`.
+    """
+    from .classifiers import PseudoClassifier, build_classifier, save_classifier
+    from .features import Features
+
+    old = Features.load(features, verify=True)
+    options = {"temperature": temperature, "damping": damping, "steps": steps, "seed": seed}
+    rows = build_classifier(method, old.vectors, old.require_labels(str(features)), classes=classes, options=options)
+    save_classifier(PseudoClassifier(rows, method, old.space, options), out)
+    print(f"{out}: {method} pseudo classifier, {rows.shape[0]} classes of {rows.shape[1]} dimensions")
+    return 0
+
+
+@app.command
+def train(
+    *,
+    data: str,
+    backbone: str,
+    out: Path,
+    pseudo: Path | None = None,
+    features: Path | None = None,
+    method: str = "random-walk",
+    resume: bool = False,
+    config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008
+) -> int:
+    """A model whose queries search the old vectors; without --pseudo or --features an independent one.
+
+    Args:
+        data: as for `extract`; the training split.
+        backbone: a timm or torchvision name, small_resnet32, or `module:function` that returns a torch module.
+        out: folder of the run.
+        pseudo: pseudo classifier to train against.
+        features: old features of the training images, matched by id, for --method; instead of --pseudo.
+        method: with --features: how they are used.
+        resume: go on with an interrupted run; the result is that of an uninterrupted one.
+    """
+    from .data import load_pixels, open_images
+    from .methods import load_loss
+    from .train import train as run
+
+    check(config)
+    images, pixels, skipped = load_pixels(open_images(data), config.resize, tolerance=config.tolerance)
+    loss = load_loss(images, config, pseudo, features, method)
+    run(images, config, out, backbone=backbone, loss=loss, pixels=pixels, resume=resume)
+    print(f"{out}: trained on {len(images)} images of {len(images.classes)} classes, {len(skipped)} unreadable ones skipped")
+    return 0
+
+
+@app.command
+def evaluate(
+    *,
+    old_query: Path,
+    old_gallery: Path,
+    new_query: Path,
+    new_gallery: Path | None = None,
+    independent: Path | None = None,
+    metric: Literal["euclidean", "cosine"] = "euclidean",
+    json: bool = False,
+    require_compatible: bool = False,
+) -> int:
+    """Is the new model compatible, and what is lost against re-embedding everything?
+
+    Args:
+        old_query: the old model's features of the queries.
+        old_gallery: the old model's features of the gallery.
+        new_query: the new model's features of the queries.
+        new_gallery: the new model's features of the gallery, for its self test.
+        independent: an independently trained new model's features of the queries, for the update gain.
+        metric: what ranks.
+        json: everything as JSON on stdout.
+        require_compatible: exit with 3 unless the verdict is yes.
+    """
+    from .compatibility import compatibility
+    from .features import Features
+    from .report import verdict_table
+
+    named = {"old_query": old_query, "old_gallery": old_gallery, "new_query": new_query}
+    named |= {"new_gallery": new_gallery, "independent": independent}  # type: ignore[dict-item]
+    loaded = {name: Features.load(path, verify=True) for name, path in named.items() if path is not None}
+    result = compatibility(**loaded, metric=metric)  # type: ignore[arg-type]
+    _print(result.to_dict() if json else verdict_table(result))
+    return 3 if require_compatible and result.compatible != "yes" else 0
+
+
+@app.command
+def compare(*, out: Path, recipe: Path | None = None, json: bool = False, **overrides: str) -> int:
+    """Methods × seeds: the paper's Table 1. Run again, it goes on where it was stopped.
+
+    Args:
+        out: folder of the run: results.json, report.html, and a folder for every model.
+        recipe: TOML file; its keys, and any other of a recipe, can be given as --key value: see `compatlearn recipe`.
+        json: the results as JSON on stdout instead of a table.
+    """
+    from .compare import compare as run
+    from .compare import write_report
+    from .report import table
+
+    settings = load_recipe(recipe, overrides)
+    results = run(settings, out)
+    write_report(results, settings, out)
+    _print(results if json else table(results))
+    print(f"{out / 'results.json'}  {out / 'report.html'}", file=sys.stderr)
+    return 0
+
+
+@app.command
+def sweep(
+    *,
+    out: Path,
+    recipe: Path | None = None,
+    temperatures: Annotated[list[float] | None, Parameter(consume_multiple=True)] = None,
+    dampings: Annotated[list[float] | None, Parameter(consume_multiple=True)] = None,
+    label_noises: Annotated[list[float] | None, Parameter(consume_multiple=True)] = None,
+    methods: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    json: bool = False,
+    **overrides: str,
+) -> int:
+    """A grid over temperature, damping and label noise: the paper's Table 2. Run again, it goes on where it was stopped.
+
+    Args:
+        out: folder of the run.
+        recipe: TOML file; its keys, and any other of a recipe, can be given as --key value.
+        temperatures: T of the random walk; by default the recipe's.
+        dampings: λ of the random walk; by default the recipe's.
+        label_noises: shares of wrong labels in the new training data; by default the recipe's.
+        methods: by default random-walk.
+        json: the results as JSON on stdout instead of a table.
+    """
+    from .compare import sweep as run
+    from .report import table
+
+    settings = load_recipe(recipe, overrides)
+    axes = {"temperatures": temperatures or (), "dampings": dampings or (), "label_noises": label_noises or ()}
+    results = run(settings, out, methods=methods or ("random-walk",), **axes)
+    _print(results if json else table(results))
+    return 0
+
+
+@app.command(name="recipe")
+def recipe_keys(path: Path | None = None) -> int:
+    """Every key of a recipe with its value: the defaults, or those of a TOML file."""
+    settings = load_recipe(path)
+    for entry in fields(Recipe):
+        if entry.name != "training":
+            print(f"{entry.name} = {getattr(settings, entry.name)!r}")
+    print("[training]")
+    for entry in fields(TrainConfig):
+        print(f"{entry.name} = {getattr(settings.training, entry.name)!r}")
+    return 0
+
+
+def _print(result: Any) -> None:
+    if isinstance(result, dict):
+        print(json.dumps(result, indent=2))
+    else:
+        from rich.console import Console
+
+        console = Console()
+        console.print(result) if console.is_terminal else Console(width=120).print(result)
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of one call of the command line."""
+    try:
+        command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return _fail(str(error), 2)
+    try:
+        return int(command(*bound.args, **bound.kwargs) or 0)
+    except CompatlearnError as error:
+        return _fail(str(error), 1)
+    except OSError as error:
+        return _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on where it stopped", 130)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"compatlearn: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def main() -> None:
+    """Entry point of the `compatlearn` command."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,286 @@
+"""The verdict on constructed systems whose figures are known, and every refusal."""
+
+import importlib
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from compatlearn.compatibility import compatibility
+from compatlearn.errors import ConfigError, DataError, IncompatibleError
+
+module = importlib.import_module("compatlearn.compatibility")  # the package gives the function that name
+CLASSES = 10
+
+
+def features(vectors, labels, ids=None, space=""):
+    return SimpleNamespace(
+        vectors=vectors, labels=labels, ids=np.arange(len(vectors)) if ids is None else ids, space=space
+    )
+
+
+def system(noise, seed=0, rows=400, extra=0, space=""):
+    """Rows around one corner per class; the less noise, the better the model. All share the corners: one space."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(rows) % CLASSES
+    vectors = np.eye(CLASSES)[labels] + noise * random.standard_normal((rows, CLASSES))
+    vectors = np.concatenate([vectors, noise * random.standard_normal((rows, extra))], axis=1)
+    return features(vectors.astype(np.float32), labels, space=space)
+
+
+def slow_figures(query, gallery):
+    """top-1, top-5 and mAP@R with loops; the row of the same id is no candidate; the query is cut to fit."""
+    top1, top5, precision = [], [], []
+    for vector, label, one in zip(query.vectors, query.labels, query.ids, strict=True):
+        distances = ((gallery.vectors - vector[: gallery.vectors.shape[1]]).astype(np.float64) ** 2).sum(axis=1)
+        ranked = [row for row in np.argsort(distances, kind="stable") if gallery.ids[row] != one]
+        right = [gallery.labels[row] == label for row in ranked]
+        count = sum(right)
+        top1.append(any(right[:1]))
+        top5.append(any(right[:5]))
+        precision.append(sum(sum(right[: i + 1]) / (i + 1) for i in range(count) if right[i]) / count if count else 0)
+    return np.mean(top1), np.mean(top5), np.mean(precision)
+
+
+def values(scores):
+    return scores.top1.value, scores.top5.value, scores.map_r.value
+
+
+@pytest.fixture(scope="module")
+def better():
+    old, new, best = system(0.5), system(0.3, 1, extra=4), system(0.1, 2, extra=7)
+    return old, new, best, compatibility(old_query=old, old_gallery=old, new_query=new, independent=best)
+
+
+def test_figures_agree_with_slow_loops(better):
+    old, new, best, result = better
+    for scores, query, gallery in (
+        (result.old_self, old, old),
+        (result.cross, new, old),
+        (result.new_self, new, new),
+        (result.independent_self, best, best),
+    ):
+        np.testing.assert_allclose(values(scores), slow_figures(query, gallery), rtol=1e-12)
+
+
+def test_better_model_is_compatible(better):
+    *_, result = better
+    assert result.compatible == "yes"
+    assert result.gain.value == pytest.approx(result.cross.top1.value - result.old_self.top1.value)
+    assert 0 < result.gain.low < result.gain.value < result.gain.high
+    possible = result.independent_self.top1.value - result.old_self.top1.value
+    assert result.update_gain.value == pytest.approx(result.gain.value / possible)
+    assert result.update_gain.low < result.update_gain.value < result.update_gain.high
+    assert result.map_r_limit is None
+
+
+def test_worse_and_unrelated_models_are_not_compatible():
+    old, worse, unrelated = system(0.3), system(0.9, 1), system(0.1, 2)
+    unrelated.vectors = np.roll(unrelated.vectors, 3, axis=1)  # excellent, but in a space of its own
+    result = compatibility(old_query=old, old_gallery=old, new_query=worse)
+    assert result.compatible == "no"
+    assert result.gain.high < 0
+    result = compatibility(old_query=old, old_gallery=old, new_query=unrelated)
+    assert result.compatible == "no"
+    assert result.new_self.top1.value > 0.99
+    assert result.cross.top1.value < 0.1
+
+
+def test_model_that_changes_nothing_is_undecided():
+    old = system(0.5)
+    result = compatibility(old_query=old, old_gallery=old, new_query=old, independent=old)
+    assert (result.gain.value, result.gain.low, result.gain.high) == (0, 0, 0)
+    assert result.compatible == "undecided"
+    assert result.negative_flips.value == 0
+    assert result.update_gain.value == 0  # nothing gained of nothing to gain
+    assert (result.update_gain.low, result.update_gain.high) == (-math.inf, math.inf)
+    assert result.to_dict()["update_gain"] == 0
+    assert result.to_dict()["intervals"]["update_gain"] == ["-Infinity", "Infinity"]
+
+
+def test_small_change_is_undecided():
+    old, new = system(0.5), system(0.5, 1)
+    assert compatibility(old_query=old, old_gallery=old, new_query=new).compatible == "undecided"
+
+
+def test_gain_where_nothing_was_to_be_gained_is_unbounded():
+    old, new = system(0.5), system(0.2, 1)
+    result = compatibility(old_query=old, old_gallery=old, new_query=new, independent=old)
+    assert result.update_gain.value == math.inf
+    assert result.to_dict()["update_gain"] is None
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_own_row_is_left_out_of_the_cross_test():
+    """The same model twice and classes at random: only a query's own row could answer it, and would answer all."""
+    random = np.random.default_rng(0)
+    old = features(random.standard_normal((300, 8)).astype(np.float32), random.integers(0, 50, 300))
+    result = compatibility(old_query=old, old_gallery=old, new_query=old)
+    assert result.cross.top1.value < 0.1
+    other = features(old.vectors, old.labels, ids=np.arange(300) + 1000)  # other ids: other items
+    result = compatibility(old_query=old, old_gallery=other, new_query=old)
+    assert result.cross.top1.value == result.old_self.top1.value == 1
+
+
+def test_negative_flips_count_over_all_queries():
+    """Four queries: one flips to wrong, one to right, one stays right, one stays wrong."""
+    gallery = features(np.array([[0.0], [10.0]]), np.array([0, 1]), np.array(["g0", "g1"]))
+    labels, ids = np.array([0, 0, 1, 1]), np.array(["a", "b", "c", "d"])
+    old = features(np.array([[1.0], [9.0], [9.0], [1.0]]), labels, ids)
+    new = features(np.array([[9.0], [1.0], [9.0], [1.0]]), labels, ids)
+    result = compatibility(old_query=old, old_gallery=gallery, new_query=new)
+    assert result.negative_flips.value == 0.25
+    assert result.gain.value == 0
+    assert result.new_self is None
+    assert result.update_gain is None
+    assert [tuple(vars(change).values()) for change in result.per_class] == [(0, 2, 0.5, 0.5), (1, 2, 0.5, 0.5)]
+    assert result.accuracy_at_k["cross"] == [0.5] + [1.0] * 19
+
+
+def test_queries_without_relevant_rows_are_counted_as_misses():
+    old = system(0.1, rows=20)
+    old.labels = old.labels.copy()
+    old.labels[3] = 77  # the only one of its class
+    result = compatibility(old_query=old, old_gallery=old, new_query=old)
+    assert result.queries == 20
+    assert result.queries_without_relevant == 2  # and row 13, which row 3 was the answer to
+    assert result.old_self.top5.value == result.old_self.map_r.value == 0.9
+    assert (result.per_class[-1].label, result.per_class[-1].queries, result.per_class[-1].cross) == (77, 1, 0)
+
+
+def test_rows_are_matched_by_id(better):
+    old, new, best, result = better
+    order = np.random.default_rng(3).permutation(len(old.ids))
+    shuffled = [features(f.vectors[order], f.labels[order], f.ids[order]) for f in (new, best)]
+    shuffled[0].vectors = torch.from_numpy(shuffled[0].vectors)
+    assert compatibility(old_query=old, old_gallery=old, new_query=shuffled[0], independent=shuffled[1]) == result
+    named = [features(f.vectors, f.labels, np.array([f"image{i}" for i in f.ids])) for f in (old, new, best)]
+    assert compatibility(old_query=named[0], old_gallery=named[0], new_query=named[1], independent=named[2]) == result
+
+
+def test_galleries_of_their_own(better):
+    old, new, best, _ = better
+    part = np.arange(100)
+    few, new_few, best_few = (features(f.vectors[part], f.labels[part], f.ids[part]) for f in (old, new, best))
+    given = {"old_query": few, "old_gallery": old, "new_query": new_few}
+    assert compatibility(**given).new_self is None
+    full = compatibility(**given, new_gallery=new, independent=best_few, independent_gallery=best)
+    for scores, query, gallery in (
+        (full.cross, new_few, old),
+        (full.new_self, new_few, new),
+        (full.independent_self, best_few, best),
+    ):
+        np.testing.assert_allclose(values(scores), slow_figures(query, gallery), rtol=1e-12)
+
+
+def test_deep_rankings_are_cut_and_it_is_said(monkeypatch):
+    monkeypatch.setattr(module, "DEEPEST", 30)
+    old = system(0.5)
+    result = compatibility(old_query=old, old_gallery=old, new_query=old)
+    assert result.map_r_limit == 30
+    assert result.queries_without_relevant == 0
+    assert 0 < result.old_self.map_r.value < 1
+
+
+def test_json(better):
+    *_, result = better
+    written = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert written["old_self"] == {
+        "top1": result.old_self.top1.value,
+        "top5": result.old_self.top5.value,
+        "map_r": result.old_self.map_r.value,
+    }
+    assert written["intervals"]["cross"]["top1"] == [result.cross.top1.low, result.cross.top1.high]
+    assert written["intervals"]["gain"] == [result.gain.low, result.gain.high]
+    assert written["update_gain"] == result.update_gain.value
+    assert written["compatible"] == "yes"
+    assert set(written["accuracy_at_k"]) == {"old_self", "cross", "new_self", "independent_self"}
+    for curve in written["accuracy_at_k"].values():
+        assert len(curve) == 20
+        assert curve == sorted(curve)
+    assert written["accuracy_at_k"]["cross"][4] == written["cross"]["top5"]
+    assert len(written["per_class"]) == CLASSES
+    assert sum(row["queries"] * row["cross"] for row in written["per_class"]) / 400 == pytest.approx(
+        written["cross"]["top1"]
+    )
+
+
+def test_cosine(better):
+    old, new, *_ = better
+    unit = [
+        features(f.vectors / np.linalg.norm(f.vectors[:, :CLASSES], axis=1, keepdims=True), f.labels)
+        for f in (old, new)
+    ]
+    result = compatibility(old_query=old, old_gallery=old, new_query=new, metric="cosine")
+    assert result.cross.top1 == compatibility(old_query=unit[0], old_gallery=unit[0], new_query=unit[1]).cross.top1
+
+
+ROWS = 20
+OLD = system(0.5, rows=ROWS, space="old")
+
+
+def changed(**fields):
+    return SimpleNamespace(**{**vars(OLD), **fields})
+
+
+OTHER_IDS = np.where(np.arange(ROWS) < 3, np.arange(ROWS) + 100, np.arange(ROWS))
+OTHER_LABELS = np.where(np.arange(ROWS) == 4, 9, OLD.labels)
+MORE = system(0.5, rows=ROWS + 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"new_query": changed(labels=None)}, DataError, "new_query has no labels"),
+        (
+            {"new_query": changed(labels=OLD.labels[:5])},
+            DataError,
+            "labels of new_query must hold one class for each of",
+        ),
+        ({"new_query": changed(ids=OLD.ids[:5])}, DataError, r"ids of new_query must be one for each of 20 rows"),
+        (
+            {"old_gallery": changed(ids=OLD.ids // 2)},
+            DataError,
+            r"10 ids of old_gallery .* more than once \(first: 0, 1",
+        ),
+        (
+            {"new_query": changed(ids=OTHER_IDS)},
+            IncompatibleError,
+            r"3 of 20 ids of old_query are not in new_query \(first: 0, 1, 2\), and 3 of its 20 not in old_query",
+        ),
+        (
+            {"new_query": MORE},
+            IncompatibleError,
+            "0 of 20 ids of old_query are not in new_query, and 1 of its 21 not in",
+        ),
+        ({"new_query": changed(ids=OLD.ids.astype(str))}, IncompatibleError, "ids of old_query are int64 and those of"),
+        (
+            {"new_query": changed(labels=OTHER_LABELS)},
+            IncompatibleError,
+            r"1 of 20 rows of old_query have another class in new_query under the same id \(first: 4\)",
+        ),
+        (
+            {"old_gallery": changed(labels=OTHER_LABELS)},
+            IncompatibleError,
+            "old_query have another class in old_gallery",
+        ),
+        ({"old_gallery": changed(space="x")}, IncompatibleError, "old_query is in space 'old' and old_gallery in 'x'"),
+        (
+            {"old_gallery": changed(vectors=OLD.vectors[:, :4])},
+            IncompatibleError,
+            "has 10 dimensions and old_gallery 4",
+        ),
+        ({"new_gallery": changed(space="x")}, IncompatibleError, "new_query is in space 'old' and new_gallery in 'x'"),
+        ({"new_gallery": MORE}, IncompatibleError, "old_gallery are not in new_gallery, and 1 of its 21 not in"),
+        ({"independent": MORE}, IncompatibleError, "old_query are not in independent"),
+        ({"independent_gallery": OLD}, IncompatibleError, "independent_gallery is given without independent"),
+        ({"old_gallery": MORE, "independent": OLD}, IncompatibleError, "independent needs independent_gallery"),
+        ({"metric": "cosin"}, ConfigError, "did you mean 'cosine'"),
+    ],
+)
+def test_errors(given, error, message):
+    with pytest.raises(error, match=message):
+        compatibility(**{"old_query": OLD, "old_gallery": OLD, "new_query": OLD} | given)
