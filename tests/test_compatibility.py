@@ -17,9 +17,7 @@ CLASSES = 10
 
 
 def features(vectors, labels, ids=None, space=""):
-    return SimpleNamespace(
-        vectors=vectors, labels=labels, ids=np.arange(len(vectors)) if ids is None else ids, space=space
-    )
+    return SimpleNamespace(vectors=vectors, labels=labels, ids=np.arange(len(vectors)) if ids is None else ids, space=space)
 
 
 def system(noise, seed=0, rows=400, extra=0, space=""):
@@ -126,18 +124,18 @@ def test_own_row_is_left_out_of_the_cross_test():
 
 
 def test_negative_flips_count_over_all_queries():
-    """Four queries: one flips to wrong, one to right, one stays right, one stays wrong."""
+    """Five queries: one flips to wrong, two to right, one stays right, one stays wrong."""
     gallery = features(np.array([[0.0], [10.0]]), np.array([0, 1]), np.array(["g0", "g1"]))
-    labels, ids = np.array([0, 0, 1, 1]), np.array(["a", "b", "c", "d"])
-    old = features(np.array([[1.0], [9.0], [9.0], [1.0]]), labels, ids)
-    new = features(np.array([[9.0], [1.0], [9.0], [1.0]]), labels, ids)
+    labels, ids = np.array([0, 0, 0, 1, 1]), np.array(["a", "b", "c", "d", "e"])
+    old = features(np.array([[1.0], [9.0], [9.0], [9.0], [1.0]]), labels, ids)
+    new = features(np.array([[9.0], [1.0], [1.0], [9.0], [1.0]]), labels, ids)
     result = compatibility(old_query=old, old_gallery=gallery, new_query=new)
-    assert result.negative_flips.value == 0.25
-    assert result.gain.value == 0
+    assert result.negative_flips.value == 0.2
+    assert result.gain.value == pytest.approx(0.2)
     assert result.new_self is None
     assert result.update_gain is None
-    assert [tuple(vars(change).values()) for change in result.per_class] == [(0, 2, 0.5, 0.5), (1, 2, 0.5, 0.5)]
-    assert result.accuracy_at_k["cross"] == [0.5] + [1.0] * 19
+    assert [tuple(vars(change).values()) for change in result.per_class] == [(0, 3, 1 / 3, 2 / 3), (1, 2, 0.5, 0.5)]
+    assert result.accuracy_at_k["cross"] == [0.6] + [1.0] * 19
 
 
 def test_queries_without_relevant_rows_are_counted_as_misses():
@@ -203,17 +201,12 @@ def test_json(better):
         assert curve == sorted(curve)
     assert written["accuracy_at_k"]["cross"][4] == written["cross"]["top5"]
     assert len(written["per_class"]) == CLASSES
-    assert sum(row["queries"] * row["cross"] for row in written["per_class"]) / 400 == pytest.approx(
-        written["cross"]["top1"]
-    )
+    assert sum(row["queries"] * row["cross"] for row in written["per_class"]) / 400 == pytest.approx(written["cross"]["top1"])
 
 
 def test_cosine(better):
     old, new, *_ = better
-    unit = [
-        features(f.vectors / np.linalg.norm(f.vectors[:, :CLASSES], axis=1, keepdims=True), f.labels)
-        for f in (old, new)
-    ]
+    unit = [features(f.vectors / np.linalg.norm(f.vectors[:, :CLASSES], axis=1, keepdims=True), f.labels) for f in (old, new)]
     result = compatibility(old_query=old, old_gallery=old, new_query=new, metric="cosine")
     assert result.cross.top1 == compatibility(old_query=unit[0], old_gallery=unit[0], new_query=unit[1]).cross.top1
 

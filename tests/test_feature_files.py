@@ -15,6 +15,7 @@ from compatlearn.features import Features
 VECTORS = np.random.default_rng(0).normal(size=(10, 4)).astype("float32")
 LABELS = np.arange(10) % 3
 IDS = np.arange(10) * 7
+FLOAT32 = pa.float32()
 
 
 def columns(vectors=VECTORS, value_type=None, **others):
@@ -24,7 +25,7 @@ def columns(vectors=VECTORS, value_type=None, **others):
     return pa.table({"vector": vector} | others)
 
 
-def lists(rows, kind=pa.float32()):
+def lists(rows, kind=FLOAT32):
     return pa.table({"vectors": pa.array(rows, pa.list_(kind))})
 
 

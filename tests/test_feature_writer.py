@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_files import largest_file
 
 from compatlearn.errors import ConfigError, DataError, FormatError
 from compatlearn.feature_writer import FeatureWriter
 from compatlearn.features import Features
+from test_files import largest_file
 
 ROWS, SHARD_ROWS = 23, 5
 VECTORS = np.random.default_rng(0).normal(size=(ROWS, 4)).astype("float32")
@@ -87,9 +87,7 @@ def test_unfinished_features_are_refused_and_resumed(tmp_path):
     for shard in (0, 3):
         write(writer, shard)
     (tmp_path / "shards" / ".00001.99.tmp.npz").write_bytes(b"killed here")
-    message = (
-        rf"extraction of {tmp_path} was not finished \(2 of 5 shards\); run the same extract command again to resume it"
-    )
+    message = rf"extraction of {tmp_path} was not finished \(2 of 5 shards\); run the same extract command again to resume it"
     for attempt in (lambda: Features.load(tmp_path), writer.finish):
         with pytest.raises(FormatError, match=message):
             attempt()
@@ -98,9 +96,7 @@ def test_unfinished_features_are_refused_and_resumed(tmp_path):
     assert begin(tmp_path).missing() == [1, 2, 4]
     extract(tmp_path)
     extract(tmp_path / "whole")
-    assert {name: data for name, data in contents(tmp_path).items() if "whole" not in name} == contents(
-        tmp_path / "whole"
-    )
+    assert {name: data for name, data in contents(tmp_path).items() if "whole" not in name} == contents(tmp_path / "whole")
 
 
 def test_a_finished_extraction_stays(tmp_path):
@@ -167,11 +163,11 @@ def test_features_of_others_are_not_overwritten(tmp_path):
 
 def test_rows_that_get_lost(tmp_path):
     writer = begin(tmp_path)
-    with pytest.raises(DataError, match="shard 1 of .* has 5 rows; got 4 vectors, 4 labels, 4 ids and 0 skipped"):
+    with pytest.raises(DataError, match=r"shard 1 of .* has 5 rows; got 4 vectors, 4 labels, 4 ids and 0 skipped"):
         writer.write(1, VECTORS[:4], np.zeros(4, int), IDS[:4])
-    with pytest.raises(DataError, match="none of 23 rows gave a vector \\(first: empty file\\); check the data"):
-        for shard in range(5):
-            write(writer, shard, unreadable=dict.fromkeys(range(ROWS), "empty file"))
+    for shard in range(5):
+        write(writer, shard, unreadable=dict.fromkeys(range(ROWS), "empty file"))
+    with pytest.raises(DataError, match=r"none of 23 rows gave a vector \(first: empty file\); check the data"):
         writer.finish()
     with pytest.raises(DataError, match="an extraction needs rows"):
         begin(tmp_path / "b", rows=0)

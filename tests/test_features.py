@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_files import largest_file
 
 from compatlearn.errors import DataError, FormatError, IncompatibleError
 from compatlearn.feature_folder import map_npy
 from compatlearn.features import Features
+from test_files import largest_file
 
 
 def some(rows=10, dimension=4, dtype="float32", text=False, **kwargs):
@@ -124,9 +124,7 @@ def test_vectors_are_mapped_and_never_written(tmp_path):
 def test_vectors_larger_than_memory_open(tmp_path):
     path = tmp_path / "huge.npy"
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": "<f2", "fortran_order": False, "shape": (10_000_000_000, 512)}
-        )
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": (10_000_000_000, 512)})
         try:
             file.truncate(file.tell() + 10_000_000_000 * 1024)  # a hole of 10 TB: takes no room
         except OSError:

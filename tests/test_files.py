@@ -86,9 +86,7 @@ def test_a_full_disk_is_named(tmp_path):
     (tmp_path / f".figures.{os.getpid()}.tmp.json").symlink_to("/dev/full")
     with pytest.raises(DataError) as caught:
         write_json(path, {"rows": 1})
-    assert (
-        str(caught.value) == f"cannot write {path}: No space left on device; free some space or write elsewhere"
-    )
+    assert str(caught.value) == f"cannot write {path}: No space left on device; free some space or write elsewhere"
     assert list(tmp_path.iterdir()) == []
 
 

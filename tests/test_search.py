@@ -65,7 +65,7 @@ def test_random_data(dtype, metric, d_query, d_gallery):
     assert hits.distances.dtype == (np.float64 if dtype == np.float64 else np.float32)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_ties_and_odd_sizes(data):
     """Small integers: many exact ties, duplicates and zero distances, over every tile boundary."""
@@ -184,9 +184,7 @@ def test_memory_map_is_read_in_tiles(tmp_path, monkeypatch):
     check = module.check_vectors
     monkeypatch.setattr(module, "check_vectors", lambda v, *a, **o: longest.append(len(v)) or check(v, *a, **o))
     hits = search(gallery, gallery, 4, exclude_self=True)
-    np.testing.assert_array_equal(
-        hits.indices, search(np.array(gallery), np.array(gallery), 4, exclude_self=True).indices
-    )
+    np.testing.assert_array_equal(hits.indices, search(np.array(gallery), np.array(gallery), 4, exclude_self=True).indices)
     assert max(longest) == 5
     assert not isinstance(hits.indices, np.memmap)
 

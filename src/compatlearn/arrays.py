@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .errors import DataError, first_few
 
-Array: TypeAlias = np.ndarray[Any, Any] | Tensor
+Array: TypeAlias = np.ndarray | Tensor
 BLOCK = 65536  # rows checked at a time
 FAULTS: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
     ("NaN or infinity", lambda block: (~torch.isfinite(block).all(dim=1)).nonzero()[:, 0]),

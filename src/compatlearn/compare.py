@@ -191,8 +191,8 @@ def _train(
     backbone: str,
     images: Images,
     pixels: Pixels | None,
-    rows: np.ndarray[Any, Any],
-    labels: np.ndarray[Any, Any],
+    rows: np.ndarray,
+    labels: np.ndarray,
     seed: int,
     loss: torch.nn.Module | None,
 ) -> Learner:
@@ -208,7 +208,7 @@ def _train(
     )
 
 
-def _rows(pixels: Pixels | None, rows: np.ndarray[Any, Any]) -> Pixels | None:
+def _rows(pixels: Pixels | None, rows: np.ndarray) -> Pixels | None:
     return None if pixels is None else pixels[rows]
 
 

@@ -174,9 +174,7 @@ def _pairs(items: dict[str, Items]) -> dict[str, tuple[Items, Items]]:
             check_space(items[query], target)
             pairs[test] = items[query].in_order_of(old), target.in_order_of(gallery)
         elif query == "independent" and query in items:
-            raise IncompatibleError(
-                "independent needs independent_gallery: the gallery is not the query set; give it too"
-            )
+            raise IncompatibleError("independent needs independent_gallery: the gallery is not the query set; give it too")
     return pairs
 
 
@@ -239,9 +237,7 @@ def _per_class(
     classes, members = np.unique(labels, return_inverse=True)
     counts = np.bincount(members)
     old, new = (np.bincount(members, weights=right) / counts for right in (before, after))
-    return [
-        ClassChange(*row) for row in zip(classes.tolist(), counts.tolist(), old.tolist(), new.tolist(), strict=True)
-    ]
+    return [ClassChange(*row) for row in zip(classes.tolist(), counts.tolist(), old.tolist(), new.tolist(), strict=True)]
 
 
 def _plain(figure: Figure) -> float | None:

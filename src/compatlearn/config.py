@@ -22,7 +22,8 @@ class TrainConfig:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     schedule: Literal["step", "one-cycle"] = "step"
-    """`step` divides the rate by 10 every `step_epochs`; `one-cycle` warms up to it and anneals to zero."""
+    """`step` divides the rate by 10 every `step_epochs`; `one-cycle` warms up to it and anneals to zero (and moves
+    the momentum between 0.95 and 0.85 against it, as torch does)."""
     step_epochs: int = 30
     influence_weight: float = 1.0
     """λ of the training loss: CE(W f, y) + λ · compatible loss."""

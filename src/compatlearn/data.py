@@ -35,7 +35,7 @@ class Images:
 
     read: Callable[[int], Image.Image]
     labels: Int64[np.ndarray, " n"]
-    ids: np.ndarray[Any, Any]
+    ids: np.ndarray
     rows: Int64[np.ndarray, " n"]
     classes: tuple[str, ...]
     source: str

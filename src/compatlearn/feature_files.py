@@ -120,17 +120,13 @@ def _read_torch(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise FormatError(
-            f"{path} is a pickle of more than tensors; save a dict of tensors, or .safetensors"
-        ) from error
+        raise FormatError(f"{path} is a pickle of more than tensors; save a dict of tensors, or .safetensors") from error
     except Exception as error:  # torch fails in many ways on damaged bytes
         raise _damaged(path, error) from error
     if isinstance(content, torch.Tensor):
         return {"vectors": content}
     if not isinstance(content, dict):
-        raise FormatError(
-            f"{path} holds a {type(content).__name__}; save a tensor, or a dict of tensors vectors, labels, ids"
-        )
+        raise FormatError(f"{path} holds a {type(content).__name__}; save a tensor, or a dict of tensors vectors, labels, ids")
     return {ours: content[theirs] for ours, theirs in _choose(map(str, content), path, "entry").items()}
 
 
@@ -190,8 +186,7 @@ def _vector_block(column: pa.Array, path: Path, first: int) -> np.ndarray:
     if len(odd):
         found = "none" if lengths[odd[0]] < 0 else f"length {lengths[odd[0]]}"
         raise FormatError(
-            f"{path}: vectors differ in length: {lengths[0]} in row {first}, {found} in row {first + odd[0]}; "
-            "drop those rows"
+            f"{path}: vectors differ in length: {lengths[0]} in row {first}, {found} in row {first + odd[0]}; drop those rows"
         )
     values = column.flatten()
     if values.null_count:

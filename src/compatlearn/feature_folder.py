@@ -109,9 +109,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise FormatError(f"{path} is not a manifest of compatlearn features; name the file of vectors itself")
     if manifest.get("version") != VERSION:
         version = manifest.get("version")
-        raise FormatError(
-            f"{path} has version {version}, this compatlearn reads version {VERSION}; upgrade compatlearn"
-        )
+        raise FormatError(f"{path} has version {version}, this compatlearn reads version {VERSION}; upgrade compatlearn")
     wrong = [key for key, kind in KEYS.items() if not isinstance(manifest.get(key), kind)]
     if wrong:
         raise FormatError(f"{path} has no usable {', '.join(wrong)}; extract it again")
@@ -136,9 +134,7 @@ def map_npy(path: Path) -> np.ndarray:
             read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, fortran, dtype = read_header(file)
         except Exception as error:  # NumPy's header parser fails in many ways on damaged bytes
-            raise FormatError(
-                f"{path} is not a whole .npy file ({path.stat().st_size} bytes); write it again"
-            ) from error
+            raise FormatError(f"{path} is not a whole .npy file ({path.stat().st_size} bytes); write it again") from error
         if dtype.hasobject:
             raise pickled(path)
         expected = file.tell() + math.prod(shape) * dtype.itemsize
@@ -175,9 +171,7 @@ def strings(column: pa.ChunkedArray) -> np.ndarray:
         return np.asarray(column.to_numpy(), dtype=str)
     width = max(pc.max(pc.binary_length(column)).as_py(), 1)
     padded = pc.ascii_rpad(column, width=width, padding="\0")
-    parts = [
-        np.frombuffer(chunk.buffers()[2], f"S{width}", len(chunk), chunk.offset * width) for chunk in padded.chunks
-    ]
+    parts = [np.frombuffer(chunk.buffers()[2], f"S{width}", len(chunk), chunk.offset * width) for chunk in padded.chunks]
     return np.concatenate(parts).astype(str)
 
 

@@ -138,13 +138,10 @@ class FeatureWriter:
         else:
             begun = self.plan
             write_json(self.folder / PLAN, begun)
-        differing = [
-            f"{key} {begun.get(key)!r}, now {value!r}" for key, value in self.plan.items() if begun.get(key) != value
-        ]
+        differing = [f"{key} {begun.get(key)!r}, now {value!r}" for key, value in self.plan.items() if begun.get(key) != value]
         if differing:
             raise FormatError(
-                f"{self.folder} was begun with another plan ({'; '.join(differing)}); "
-                f"use another --out or delete {self.folder}"
+                f"{self.folder} was begun with another plan ({'; '.join(differing)}); use another --out or delete {self.folder}"
             )
 
     def _join(self) -> None:
@@ -154,9 +151,7 @@ class FeatureWriter:
             reason = _read_shard(self._path(0)).skipped[0][1]
             raise DataError(f"none of {self.plan['rows']} rows gave a vector (first: {reason}); check the data")
         if len(dimensions) > 1:
-            raise FormatError(
-                f"shards of {self.folder} have dimensions {sorted(dimensions)}; delete it and extract again"
-            )
+            raise FormatError(f"shards of {self.folder} have dimensions {sorted(dimensions)}; delete it and extract again")
         skipped: list[list[Any]] = []
 
         def blocks() -> Iterator[feature_folder.Block]:

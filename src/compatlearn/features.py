@@ -133,8 +133,7 @@ class Features:
         twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
         if len(twice):
             raise IncompatibleError(
-                f"{len(twice)} ids of {name} belong to several rows (first: {first_few(twice)}); "
-                "give every row its own id"
+                f"{len(twice)} ids of {name} belong to several rows (first: {first_few(twice)}); give every row its own id"
             )
         places = np.minimum(np.searchsorted(ordered, wanted), len(self) - 1)
         absent = wanted[ordered[places] != wanted]
@@ -171,8 +170,7 @@ class Features:
         bad = np.concatenate(list(faults))
         if len(bad):
             raise DataError(
-                f"{len(bad)} of {len(self)} rows of {name} have NaN or infinity (first: {first_few(bad)}); "
-                "extract them again"
+                f"{len(bad)} of {len(self)} rows of {name} have NaN or infinity (first: {first_few(bad)}); extract them again"
             )
         if classes is None and self.labels is None:
             return

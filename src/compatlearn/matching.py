@@ -118,6 +118,5 @@ def check_space(query: Items, gallery: Items) -> None:
     widths = query.vectors.shape[1], gallery.vectors.shape[1]
     if widths[0] != widths[1]:
         raise IncompatibleError(
-            f"{query.name} has {widths[0]} dimensions and {gallery.name} {widths[1]}; "
-            "a self test needs both by one model"
+            f"{query.name} has {widths[0]} dimensions and {gallery.name} {widths[1]}; a self test needs both by one model"
         )

@@ -19,6 +19,7 @@ INK, GRID = "#010101", "#020202"  # stand-ins that the page's own colours replac
 CROSS, SELF, GAINED, LOST = "#2f7fd0", "#8d99a6", "#2f7fd0", "#d1621f"
 COLOURS = ("#2f7fd0", "#d1621f", "#2a9d6f", "#b05bb5", "#b8860b")  # told apart by the colour-blind; markers differ too
 MARKERS = "osD^v"
+TICKS = (1, 5, 10, 15, 20)
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "compatlearn",
@@ -77,12 +78,13 @@ def curves(series: Sequence[tuple[str, Sequence[float], str]], *, alt: str) -> s
                 references += 1
             else:
                 marker = MARKERS[drawn % len(MARKERS)]
-                style = {"color": COLOURS[drawn % len(COLOURS)], "lw": 1.6, "marker": marker, "ms": 3.5}
+                style = {"color": COLOURS[drawn % len(COLOURS)], "lw": 1.6, "marker": marker, "ms": 4}
+                style["markevery"] = [rank - 1 for rank in TICKS if rank <= len(values)]
                 drawn += 1
             handles.append((axes.plot(ranks, 100 * np.asarray(values), **style)[0], name))
         axes.set(xlabel="k: a hit if any of the first k has the query's label", ylabel="accuracy, %")
-        axes.set_xticks([1, 5, 10, 15, 20])
-        _legend(figure, handles, columns=2)
+        axes.set_xticks(TICKS)
+        _legend(figure, handles, columns=2 if max(len(name) for name, *_ in series) < 20 else 1)
         return _svg(figure, "curves", alt)
 
 
@@ -101,7 +103,9 @@ def class_changes(changes: Sequence[tuple[str, float]], *, alt: str) -> str:
             axes.tick_params(axis="y", length=0)
             axes.axvline(0, color=INK, lw=1)
         else:
-            axes.bar(range(1, len(values) + 1), values, 1.0, color=colours)
+            axes.bar(
+                range(1, len(values) + 1), values, 1.0, color=colours, edgecolor=colours, lw=0.4
+            )  # the edge hides the seams
             axes.set(xlim=(0.5, len(values) + 0.5), xlabel="classes, most gained first")
             axes.set_ylabel("cross − old self, points of top-1")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))

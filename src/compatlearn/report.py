@@ -1,6 +1,7 @@
 """What came out, for people: tables in the terminal, and one page with plots and pictures that needs no network."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
@@ -20,6 +21,7 @@ from .verdict import SETTINGS, best, percent, ratio, seeds, setting, several_met
 
 __all__ = ["PictureRow", "choose_pictures", "table", "verdict_table", "write_html"]
 
+Column = tuple[str, Callable[[Line], str]]  # heading, text of a line
 TESTS = {
     "old_self": "old self test",
     "cross": "cross test",
@@ -31,12 +33,14 @@ TESTS = {
 def table(results: dict[str, Any]) -> Table:
     """The terminal table: a line for every method, or for every setting of a sweep; figures in %, for 100 columns."""
     shown = lines(results)
-    grid = _grid(_subject(results), _interval_note(shown))
-    for heading in _headings(shown):
+    before = next((f" Old self top-1: {percent(line.estimate('old_self', 'top1'))}." for line in shown if line.rows), "")
+    grid = _grid(_subject(results), _interval_note(shown) + before)
+    columns = _columns(shown, terminal=True)
+    for heading, _ in columns:
         grid.add_column(heading, justify="left" if heading in ("method", "compatible") else "right", no_wrap=True)
     for line in shown:
-        cells = _cells(line, shown, wide=not varying(shown))
-        grid.add_row(*map(Text, cells), style="bold" if line is best(shown) and line.compatible else None)
+        style = "bold" if line is best(shown) and line.compatible else None
+        grid.add_row(*(Text(text(line)) for _, text in columns), style=style)
     return grid
 
 
@@ -83,6 +87,7 @@ def _content(results: dict[str, Any], pictures: Sequence[PictureRow]) -> dict[st
     from .charts import charts  # matplotlib takes a second that a terminal table need not wait for
 
     shown = lines(results)
+    columns = _columns(shown)
     return {
         "verdict": verdict(results),
         "compatible": any(line.compatible for line in shown),
@@ -90,9 +95,9 @@ def _content(results: dict[str, Any], pictures: Sequence[PictureRow]) -> dict[st
         "facts": _facts(results),
         "recipe": _flat(results.get("recipe", {})),
         "versions": results.get("versions", {}),
-        "headings": _headings(shown),
-        "labels": 1 + len(varying(shown)) if several_methods(shown) else len(varying(shown)),
-        "rows": [(_cells(line, shown), line is best(shown) and line.compatible) for line in shown],
+        "headings": [heading.replace("\nself", " self") for heading, _ in columns],
+        "labels": several_methods(shown) + len(varying(shown)),
+        "rows": [([text(line) for _, text in columns], line is best(shown) and line.compatible) for line in shown],
         "note": _interval_note(shown),
         "methods": {line.method: METHODS[line.method].summary for line in shown if line.method in METHODS},
         "plots": charts(shown, results.get("classes")),
@@ -101,30 +106,28 @@ def _content(results: dict[str, Any], pictures: Sequence[PictureRow]) -> dict[st
     }
 
 
-def _headings(shown: list[Line]) -> list[str]:
-    own = (["method"] if several_methods(shown) else []) + [SETTINGS[key] for key in varying(shown)]
-    figures = ["old self\ntop-1", "cross\ntop-1", "cross\ntop-5", "new self\ntop-1", "cross −\nold self"]
-    return [*own, *figures, "update\ngain", "negative\nflips", "compatible"]
-
-
-def _cells(line: Line, shown: list[Line], *, wide: bool = True) -> list[str]:
-    """The text of every column of `_headings`; without `wide`, the self tests have no intervals."""
+def _columns(shown: list[Line], *, terminal: bool = False) -> list[Column]:
+    """What tells the lines apart, then figures; a terminal has no room for every interval, in a sweep for self tests."""
+    own: list[Column] = [("method", lambda line: line.method)] if several_methods(shown) else []
+    own += [(SETTINGS[key].replace(" ", "\n"), partial(setting, key=key)) for key in varying(shown)]
+    old: Column = ("old\nself\ntop-1", lambda line: percent(line.estimate("old_self", "top1"), spread=not terminal))
+    new: Column = ("new\nself\ntop-1", lambda line: percent(line.estimate("new_self", "top1"), spread=not terminal))
+    selves = not (terminal and varying(shown))
     return [
-        *([line.method] if several_methods(shown) else []),
-        *(setting(line, key) for key in varying(shown)),
-        percent(line.estimate("old_self", "top1"), spread=wide),
-        percent(line.estimate("cross", "top1")),
-        percent(line.estimate("cross", "top5"), spread=False),
-        percent(line.estimate("new_self", "top1"), spread=wide),
-        percent(line.estimate("gain"), signed=True),
-        ratio(line.estimate("update_gain")),
-        percent(line.estimate("negative_flips"), spread=False),
-        "\n".join(seeds(line)),
+        *own,
+        *([old] if selves else []),
+        ("cross\ntop-1", lambda line: percent(line.estimate("cross", "top1"))),
+        ("cross\ntop-5", lambda line: percent(line.estimate("cross", "top5"), spread=False)),
+        *([new] if selves else []),
+        ("cross −\nold self", lambda line: percent(line.estimate("gain"), signed=True)),
+        ("update\ngain", lambda line: ratio(line.estimate("update_gain"), spread=not terminal)),
+        ("negative\nflips", lambda line: percent(line.estimate("negative_flips"), spread=not terminal)),
+        ("compatible", lambda line: "\n".join(seeds(line))),
     ]
 
 
 def _grid(title: str, caption: str) -> Table:
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     grid.title, grid.title_justify = Text(title, style="bold"), "left"
     grid.caption, grid.caption_justify = Text(caption, style="dim"), "left"
     return grid

@@ -90,3 +90,14 @@ def load_checkpoint(accelerator: Any, out: Path) -> int:
     if done:
         accelerator.load_state(str(out / f"checkpoint-{done}"))
     return done
+
+
+def keep_log(out: Path, epochs: int) -> None:
+    """Drop what the log says of epochs that no checkpoint has kept: they are run again."""
+    log = out / "log.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
+    write_atomically(log, lambda temporary: _write_lines(temporary, lines[:epochs]))
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(lines), encoding="utf-8")

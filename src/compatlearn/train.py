@@ -19,7 +19,7 @@ from .config import TrainConfig
 from .data import Images, Pixels, check_skipped
 from .errors import ConfigError, DataError, IncompatibleError, TrainingError
 from .progress import track
-from .runs import load_checkpoint, load_learner, open_run, save_checkpoint, save_learner
+from .runs import keep_log, load_checkpoint, load_learner, open_run, save_checkpoint, save_learner
 
 Batch = tuple[UInt8[Tensor, "b 3 s s"], Int[Tensor, " b"], Int[Tensor, " b"]]
 
@@ -127,6 +127,8 @@ def train(
     )
     compatible = loss.to(accelerator.device) if loss is not None else None
     first = load_checkpoint(accelerator, out) if resume else 0
+    if accelerator.is_main_process:
+        keep_log(out, first)
     if config.tracker:
         accelerator.init_trackers("compatlearn", config=run)
 
@@ -163,7 +165,7 @@ def train(
     trained: Learner = accelerator.unwrap_model(model)
     if accelerator.is_main_process:
         save_learner(trained, out / "model.safetensors")
-        for left in out.glob("checkpoint-*"):
+        for left in out.glob("*checkpoint*"):
             shutil.rmtree(left)
     accelerator.wait_for_everyone()
     accelerator.end_training()

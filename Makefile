@@ -1,0 +1,36 @@
+# make demo and make test are all a newcomer needs; both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check lint types bench setup clean
+
+demo: setup  ## the main job on the embedded digits: table, results.json, report.html
+	$(BIN)/compatlearn demo --out runs/demo
+
+test: setup  ## all tests
+	$(BIN)/python -m pytest
+
+check: lint types test  ## what CI runs
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+bench: setup  ## ratios against what a user would do instead
+	$(BIN)/python benchmarks/pseudo.py
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "compatlearn needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,145 @@
+"""A comparison and a sweep on digits: what is shared, what is resumed, and that the figures are those of the files."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compatlearn import ConfigError, Features, compatibility
+from compatlearn.compare import Cell, compare, load_split, sweep, write_report
+from compatlearn.config import Recipe, bundled_recipe, load_recipe
+from compatlearn.data import noisy_labels, split_rows
+
+METHODS = "independent,l2,random-walk"
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    overrides = {"epochs": 2, "methods": METHODS, "seeds": 1, "jobs": 1, "batch_size": 32, "new_backbone": "small_resnet4"}
+    return load_recipe(bundled_recipe("digits"), overrides)
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("compare")
+    compare(recipe, out)
+    return out
+
+
+def test_rows_have_the_contracts_keys_and_ranges(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    assert [row["method"] for row in results["rows"]] == METHODS.split(",")
+    for row in results["rows"]:
+        for name in ("old_self", "cross", "new_self", "independent_self"):
+            assert set(row[name]) == {"top1", "top5", "map_r"}
+            assert all(0 <= value <= 1 for value in row[name].values())
+        assert isinstance(row["negative_flips"], float)
+        assert row["compatible"] in ("yes", "no", "undecided")
+        assert row["seed"] == 0
+    assert len({json.dumps(row["old_self"]) for row in results["rows"]}) == 1  # one old model for all
+    independent = results["rows"][0]
+    assert independent["independent_self"] == independent["new_self"]
+    assert len(results["summary"]) == 3
+
+
+def test_figures_are_those_of_the_features_on_disk(finished: Path) -> None:
+    row = json.loads((finished / "results.json").read_text())["rows"][2]
+    seed = finished / "seed-0"
+    old, new = (
+        Features.load(seed / "old-val", verify=True),
+        Features.load(seed / "random-walk-T0.05-d0.9-n0" / "val", verify=True),
+    )
+    independent = Features.load(seed / "independent-T0.05-d0.9-n0" / "val")
+    result = compatibility(old_query=old, old_gallery=old, new_query=new, independent=independent)
+    assert row["cross"]["top1"] == result.cross.top1.value
+    assert row["update_gain"] == pytest.approx(result.update_gain.value if result.update_gain else None)
+    distances = ((new.vectors[:, None, : old.dimension] - old.vectors[None]) ** 2).sum(axis=2)  # slow and plain
+    np.fill_diagonal(distances, np.inf)
+    assert row["cross"]["top1"] == pytest.approx((old.labels[distances.argmin(axis=1)] == old.labels).mean(), abs=2 / len(old))
+
+
+def test_old_and_new_training_rows_are_disjoint_and_old_features_are_of_the_new_ones(recipe: Recipe, finished: Path) -> None:
+    images, _ = load_split(recipe, finished, "train")
+    old_rows, new_rows = split_rows(images.labels, recipe.old_fraction, 0)
+    assert not set(old_rows) & set(new_rows)
+    np.testing.assert_array_equal(Features.load(finished / "seed-0" / "old-train").ids, images.ids[new_rows])
+    assert json.loads((finished / "seed-0" / "old" / "run.json").read_text())["rows"] == len(old_rows)
+
+
+def test_finished_cells_are_not_repeated_and_lost_ones_are_made_again_alike(recipe: Recipe, finished: Path) -> None:
+    before = json.loads((finished / "results.json").read_text())["rows"]
+    stamps = {path: path.stat().st_mtime_ns for path in finished.rglob("model.safetensors")}
+    assert len(stamps) == 4
+    lost = finished / "seed-0" / "l2-T0.05-d0.9-n0"
+    shutil.rmtree(lost)
+    after = compare(recipe, finished)["rows"]
+    assert json.dumps(after) == json.dumps(before)
+    for path, stamp in stamps.items():
+        assert (path.stat().st_mtime_ns == stamp) == (lost not in path.parents)
+
+
+def test_another_recipe_does_not_mix_with_the_cells_that_are_there(recipe: Recipe, finished: Path) -> None:
+    with pytest.raises(ConfigError, match=r"old_fraction was 0.3, is 0.5"):
+        compare(replace(recipe, old_fraction=0.5), finished)
+
+
+def test_two_jobs_give_the_cells_of_one(recipe: Recipe, finished: Path, tmp_path: Path) -> None:
+    results = compare(replace(recipe, jobs=2), tmp_path)
+    alone = json.loads((finished / "results.json").read_text())["rows"]
+    for row, other in zip(results["rows"], alone, strict=True):
+        assert row["cross"]["top1"] == pytest.approx(other["cross"]["top1"], abs=0.02)  # threads round differently
+
+
+def test_sweep_shares_the_old_model_and_trains_each_setting_once(recipe: Recipe, finished: Path) -> None:
+    stamp = (finished / "seed-0" / "old" / "model.safetensors").stat().st_mtime_ns
+    results = sweep(
+        recipe,
+        finished,
+        temperatures=[1.0, 0.05],
+        dampings=[0.9],
+        label_noises=[0.0, 0.4],
+        methods=["normalized-mean", "random-walk"],
+    )
+    settings = [(row["method"], row["temperature"], row["label_noise"]) for row in results["rows"]]
+    assert len(settings) == len(set(settings)) == 2 + 4  # the mean has no temperature
+    assert (finished / "seed-0" / "old" / "model.safetensors").stat().st_mtime_ns == stamp
+    assert len(results["summary"]) == 6
+    noisy = next(row for row in results["rows"] if row["method"] == "random-walk" and row["label_noise"] == 0.4)
+    clean = next(row for row in results["rows"] if row["method"] == "random-walk" and row["label_noise"] == 0.0)
+    assert noisy["new_self"] != clean["new_self"]
+
+
+def test_a_diverged_cell_is_a_row_and_not_the_end(recipe: Recipe, tmp_path: Path) -> None:
+    wild = load_recipe(
+        bundled_recipe("digits"), {"epochs": 1, "methods": "l2", "seeds": 1, "jobs": 1, "influence_weight": 1e38}
+    )
+    results = compare(wild, tmp_path)
+    assert "diverged" in results["rows"][0]["error"]
+    assert results["rows"][0]["compatible"] == "no"
+    write_report(results, wild, tmp_path)
+    assert "diverged" in (tmp_path / "report.html").read_text()
+
+
+def test_report_shows_pictures_of_the_best_method(recipe: Recipe, finished: Path) -> None:
+    results = compare(recipe, finished)
+    write_report(results, recipe, finished)
+    page = (finished / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 6
+    assert "random-walk" in page
+
+
+def test_label_noise_is_exact_and_never_the_own_class() -> None:
+    labels = np.arange(1000) % 7
+    noisy = noisy_labels(labels, 0.2, 7, seed=1)
+    assert (noisy != labels).sum() == 200
+    assert set(np.unique(noisy)) <= set(range(7))
+    np.testing.assert_array_equal(noisy, noisy_labels(labels, 0.2, 7, seed=1))
+    assert (noisy_labels(labels, 0.2, 7, seed=2) != noisy).any()
+
+
+def test_cells_of_a_sweep_have_folders_of_their_own(tmp_path: Path) -> None:
+    cells = [Cell(0, "random-walk", t, d, n) for t in (1.0, 0.05) for d in (0.1, 0.9) for n in (0.0, 0.2)]
+    assert len({cell.folder(tmp_path) for cell in cells}) == len(cells)

@@ -1,0 +1,219 @@
+"""The training loop: what it learns, how it resumes, what it refuses; on digits, small and real."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from compatlearn import ConfigError, FormatError, IncompatibleError, InfluenceLoss, TrainingError
+from compatlearn.config import TrainConfig
+from compatlearn.data import Images, decode, open_images
+from compatlearn.extract import embed
+from compatlearn.runs import load_learner
+from compatlearn.train import TrainingSet, augment, train
+
+CONFIG = TrainConfig(
+    epochs=3,
+    batch_size=64,
+    learning_rate=0.2,
+    schedule="one-cycle",
+    resize=16,
+    image_size=16,
+    padding=1,
+    flip=False,
+    workers=0,
+    seed=7,
+)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Images:
+    return open_images("digits").take(np.arange(0, 1250, 2))
+
+
+@pytest.fixture(scope="module")
+def pixels(digits: Images) -> np.ndarray:
+    return decode(digits, 16)[1]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_it_learns_and_the_file_gives_the_same_model(digits: Images, pixels: np.ndarray, tmp_path: Path) -> None:
+    learner = train(digits, replace(CONFIG, epochs=8), tmp_path / "run", backbone="small_resnet4", pixels=pixels)
+    again = load_learner(tmp_path / "run" / "model.safetensors")
+    for name, value in learner.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0)
+    val = open_images("digits:val")
+    features, rows = embed(again.embedder, TrainingSet(val, 16, None, 0.0))
+    assert rows.tolist() == list(range(len(val)))
+    assert features.shape == (len(val), 16)
+    logits = features @ again.classifier.weight.detach().numpy().T + again.classifier.bias.detach().numpy()
+    assert (logits.argmax(axis=1) == val.labels).mean() > 0.85
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [entry["epoch"] for entry in log] == list(range(1, 9))
+    assert log[-1]["class_loss"] < log[0]["class_loss"]
+    assert not list((tmp_path / "run").glob("*checkpoint*"))
+
+
+def test_the_influence_loss_is_in_the_gradient(digits: Images, pixels: np.ndarray, tmp_path: Path) -> None:
+    classifier = torch.nn.functional.normalize(torch.randn(10, 6, generator=torch.Generator().manual_seed(0)), dim=1)
+    config = replace(CONFIG, epochs=8)
+    for name, loss in (("with", InfluenceLoss(classifier)), ("without", None)):
+        train(digits, config, tmp_path / name, backbone="small_resnet4", loss=loss, pixels=pixels)
+    agreement = {}
+    for name in ("with", "without"):
+        embedder = load_learner(tmp_path / name / "model.safetensors").embedder
+        features, _ = embed(embedder, TrainingSet(digits, 16, pixels, 0.0))
+        agreement[name] = ((features[:, :6] @ classifier.numpy().T).argmax(axis=1) == digits.labels).mean()
+    assert agreement["with"] > 0.85
+    assert agreement["without"] < 0.5
+
+
+def test_decoded_as_needed_gives_the_weights_of_decoded_once(digits: Images, pixels: np.ndarray, tmp_path: Path) -> None:
+    train(digits, replace(CONFIG, epochs=1), tmp_path / "once", backbone="small_resnet4", pixels=pixels)
+    train(digits, replace(CONFIG, epochs=1, workers=2), tmp_path / "needed", backbone="small_resnet4", pixels=None)
+    once, needed = weights(tmp_path / "once"), weights(tmp_path / "needed")
+    assert all(torch.equal(once[name], needed[name]) for name in once)
+
+
+SCRIPT = """
+import sys, torch, numpy as np
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_train import CONFIG
+from compatlearn.data import open_images, decode
+from compatlearn.train import train
+from compatlearn.losses import InfluenceLoss
+if __name__ == "__main__":
+    images = open_images("digits").take(np.arange(0, 1250, 2))
+    loss = InfluenceLoss(torch.eye(10, 12))
+    pixels = decode(images, 16)[1]
+    train(images, CONFIG, Path({out!r}), backbone="test_train:dropout_net", loss=loss, pixels=pixels, resume={resume})
+"""
+
+
+def dropout_net() -> torch.nn.Module:
+    """A net whose training draws random numbers of its own, so that resuming must restore them."""
+    return torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(768, 32), torch.nn.BatchNorm1d(32), torch.nn.Dropout(0.3), torch.nn.Linear(32, 16)
+    )
+
+
+def start(out: Path, resume: bool) -> "subprocess.Popen[str]":
+    code = SCRIPT.format(tests=str(Path(__file__).parent), out=str(out), resume=resume)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+
+
+def test_killed_and_resumed_is_bitwise_the_uninterrupted_run(tmp_path: Path) -> None:
+    whole = start(tmp_path / "whole", resume=False)
+    assert whole.wait() == 0, whole.stderr and whole.stderr.read()
+    killed = start(tmp_path / "killed", resume=False)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("checkpoint-*")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "model.safetensors").exists(), "killed too late to show anything"
+    resumed = start(tmp_path / "killed", resume=True)
+    assert resumed.wait() == 0, resumed.stderr and resumed.stderr.read()
+    expected, got = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    log = [json.loads(line) for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()]
+    assert [entry["epoch"] for entry in log] == [1, 2, 3]  # an epoch that was run twice is logged once
+
+
+def test_a_finished_run_is_not_trained_again(digits: Images, pixels: np.ndarray, tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=1)
+    train(digits, config, tmp_path / "run", backbone="small_resnet4", pixels=pixels)
+    written = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
+    train(digits, config, tmp_path / "run", backbone="small_resnet4", pixels=pixels, resume=True)
+    assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == written
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train(digits, config, tmp_path / "run", backbone="small_resnet4", pixels=pixels)
+    with pytest.raises(ConfigError, match="epochs was 1, is 5"):
+        train(digits, replace(config, epochs=5), tmp_path / "run", backbone="small_resnet4", pixels=pixels, resume=True)
+
+
+def test_divergence_is_an_error_that_says_where(digits: Images, pixels: np.ndarray, tmp_path: Path) -> None:
+    loss = InfluenceLoss(1e30 * torch.ones(10, 4))
+    with pytest.raises(TrainingError, match="diverged in epoch 1 of 3"):
+        train(digits, CONFIG, tmp_path / "run", backbone="small_resnet4", loss=loss, pixels=pixels)
+
+
+def test_more_old_dimensions_than_the_backbone_gives(digits: Images, pixels: np.ndarray, tmp_path: Path) -> None:
+    loss = InfluenceLoss(torch.eye(10, 40))
+    with pytest.raises(IncompatibleError, match="40 dimensions, the backbone gives 16; pass --dimension 40"):
+        train(digits, CONFIG, tmp_path / "run", backbone="small_resnet4", loss=loss, pixels=pixels)
+    config = replace(CONFIG, epochs=1, dimension=40)
+    learner = train(digits, config, tmp_path / "wide", backbone="small_resnet4", loss=loss, pixels=pixels)
+    assert learner.embedder.dimension == 40
+    assert load_learner(tmp_path / "wide" / "model.safetensors").embedder.dimension == 40
+
+
+def test_a_foreign_file_is_not_a_model(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "model.pt")
+    with pytest.raises(FormatError, match="not a safetensors file"):
+        load_learner(tmp_path / "model.pt")
+
+
+def test_crops_and_flips_are_windows_of_the_padded_image() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(1, 256, (50, 3, 9, 9), dtype=torch.uint8, generator=generator)
+    config = replace(CONFIG, image_size=8, padding=2, flip=True)
+    crops = augment(images, config, generator)
+    assert crops.shape == (50, 3, 8, 8)
+    seen = set()
+    for image, crop in zip(images, crops, strict=True):
+        padded = torch.nn.functional.pad(image, [2] * 4)
+        windows = {
+            (y, x, flipped): window.flip(2) if flipped else window
+            for y in range(6)
+            for x in range(6)
+            for flipped in (False, True)
+            for window in [padded[:, y : y + 8, x : x + 8]]
+        }
+        places = [place for place, window in windows.items() if torch.equal(window, crop)]
+        assert len(places) == 1
+        seen.add(places[0])
+    assert len({place[2] for place in seen}) == 2
+    assert len(seen) > 20
+
+
+def test_without_padding_or_room_nothing_moves() -> None:
+    images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    same = augment(images, replace(CONFIG, image_size=8, padding=0, flip=False), torch.Generator().manual_seed(0))
+    assert torch.equal(same, images)
+
+
+def test_two_processes_train(tmp_path: Path) -> None:
+    """Two gloo processes: the same final file, each epoch seeing every batch once, loss of the global batch."""
+    code = SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path / "run"), resume=False)
+    script = tmp_path / "job.py"
+    script.write_text(code)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", str(script)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run["rows"] == 625
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [entry["epoch"] for entry in log] == [1, 2, 3]
+    assert log[-1]["class_loss"] < log[0]["class_loss"]
+    assert load_learner(tmp_path / "run" / "model.safetensors").embedder.dimension == 16
