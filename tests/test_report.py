@@ -22,7 +22,8 @@ METHODS = ("independent", "l2", "trained", "mean", "normalized-mean", "random-wa
 CROSS = dict(zip(METHODS, (0.011, 0.402, 0.498, 0.471, 0.508, 0.519, 0.526), strict=True))
 SELF = dict(zip(METHODS, (0.604, 0.431, 0.571, 0.552, 0.579, 0.583, 0.588), strict=True))
 OLD, FULL = 0.423, 0.604
-CLASSES = ["<b>&", *(f"class name {number}" for number in range(1, 10))]
+CLASSES = [f"class name {number}" for number in range(10)]
+CLASSES[5], CLASSES[2] = "<b>&", 'the "least"'  # the ends of the sorted bars
 
 
 def scores(top1):
@@ -356,7 +357,8 @@ def test_names_are_text_and_never_markup(page):
     assert "<b>&" not in text
     assert 'alt="query: &lt;b&gt;&amp;"' in text
     plot = text[text.index("Class by class") : text.index("<h2>Pictures")]
-    assert "&lt;b&gt;&amp;" in plot  # the axis of the plot
+    assert ">&lt;b&gt;&amp;<" in plot  # the axis of the plot
+    assert 'Most gained: <b>&, +22.9 points; least: the "least", −4.1 points.' in Page(plot).all("svg")[0]["aria-label"]
 
 
 def test_page_of_one_seed_and_of_a_sweep_and_of_nothing(tmp_path, sweep):
