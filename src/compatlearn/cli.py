@@ -152,6 +152,7 @@ def evaluate(
     new_query: Path,
     new_gallery: Path | None = None,
     independent: Path | None = None,
+    independent_gallery: Path | None = None,
     metric: Literal["euclidean", "cosine"] = "euclidean",
     json: bool = False,
     require_compatible: bool = False,
@@ -164,6 +165,7 @@ def evaluate(
         new_query: the new model's features of the queries.
         new_gallery: the new model's features of the gallery, for its self test.
         independent: an independently trained new model's features of the queries, for the update gain.
+        independent_gallery: that model's features of the gallery; not needed where the queries are the gallery.
         metric: what ranks.
         json: everything as JSON on stdout.
         require_compatible: exit with 3 unless the verdict is yes.
@@ -174,6 +176,7 @@ def evaluate(
 
     named = {"old_query": old_query, "old_gallery": old_gallery, "new_query": new_query}
     named |= {"new_gallery": new_gallery, "independent": independent}  # type: ignore[dict-item]
+    named |= {"independent_gallery": independent_gallery}  # type: ignore[dict-item]
     loaded = {name: Features.load(path, verify=True) for name, path in named.items() if path is not None}
     result = compatibility(**loaded, metric=metric)  # type: ignore[arg-type]
     _print(result.to_dict() if json else verdict_table(result))
@@ -190,12 +193,10 @@ def compare(*, out: Path, recipe: Path | None = None, json: bool = False, **over
         json: the results as JSON on stdout instead of a table.
     """
     from .compare import compare as run
-    from .compare import write_report
     from .report import table
 
     settings = load_recipe(recipe, overrides)
     results = run(settings, out)
-    write_report(results, settings, out)
     _print(results if json else table(results))
     print(f"{out / 'results.json'}  {out / 'report.html'}", file=sys.stderr)
     return 0

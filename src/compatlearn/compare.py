@@ -94,13 +94,15 @@ def _seeds(recipe: Recipe) -> range:
 def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
     """Train what is not trained yet, evaluate what is not evaluated yet, write `results.json`."""
     _open(recipe, out)
-    for split in ("train", "val"):
-        load_split(recipe, out, split)  # decoded once, here, before processes share it
+    images, _ = load_split(recipe, out, "val")
+    load_split(recipe, out, "train")  # decoded once, here, before processes share it
     _in_parallel(_train_old, [(recipe, out, seed) for seed in dict.fromkeys(cell.seed for cell in cells)], recipe.jobs)
     _in_parallel(_train_new, [(recipe, out, cell) for cell in cells], recipe.jobs)
     rows = [_evaluate(cell, out) for cell in cells]
-    results = {"recipe": recipe.to_dict(), "versions": versions(), "rows": rows, "summary": summarise(rows)}
+    results = {"recipe": recipe.to_dict(), "versions": versions(), "classes": images.classes}
+    results |= {"rows": rows, "summary": summarise(rows)}
     write_json(out / "results.json", results)
+    write_html(results, out / "report.html", pictures=_pictures(results, recipe, out))
     return results
 
 
@@ -246,11 +248,6 @@ def _evaluate(cell: Cell, out: Path) -> dict[str, Any]:
         result: Compatibility = compatibility(old_query=old, old_gallery=old, new_query=new, independent=independent)
         write_json(path, result.to_dict())
     return {**identity, **read_json(path)}
-
-
-def write_report(results: dict[str, Any], recipe: Recipe, out: Path) -> None:
-    """`out/report.html`, with pictures from the best method that can be shipped, first seed."""
-    write_html(results, out / "report.html", pictures=_pictures(results, recipe, out))
 
 
 def _pictures(results: dict[str, Any], recipe: Recipe, out: Path) -> list[PictureRow]:
