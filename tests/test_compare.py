@@ -50,9 +50,9 @@ def test_figures_are_those_of_the_features_on_disk(finished: Path) -> None:
     seed = finished / "seed-0"
     old, new = (
         Features.load(seed / "old-val", verify=True),
-        Features.load(seed / "random-walk-T0.05-d0.9-n0" / "val", verify=True),
+        Features.load(seed / "random-walk-temperature-0.05-damping-0.9" / "val", verify=True),
     )
-    independent = Features.load(seed / "independent-T0.05-d0.9-n0" / "val")
+    independent = Features.load(seed / "independent" / "val")
     result = compatibility(old_query=old, old_gallery=old, new_query=new, independent=independent)
     assert row["cross"]["top1"] == result.cross.top1.value
     assert row["update_gain"] == pytest.approx(result.update_gain.value if result.update_gain else None)
@@ -73,12 +73,23 @@ def test_finished_cells_are_not_repeated_and_lost_ones_are_made_again_alike(reci
     before = json.loads((finished / "results.json").read_text())["rows"]
     stamps = {path: path.stat().st_mtime_ns for path in finished.rglob("model.safetensors")}
     assert len(stamps) == 4
-    lost = finished / "seed-0" / "l2-T0.05-d0.9-n0"
+    lost = finished / "seed-0" / "l2"
     shutil.rmtree(lost)
     after = compare(recipe, finished)["rows"]
     assert json.dumps(after) == json.dumps(before)
     for path, stamp in stamps.items():
         assert (path.stat().st_mtime_ns == stamp) == (lost not in path.parents)
+
+
+def test_update_gain_comes_with_the_independent_model(recipe: Recipe, finished: Path) -> None:
+    shutil.copytree(finished, alone := finished.with_name("alone"))
+    for name in ("independent", "l2"):
+        shutil.rmtree(alone / "seed-0" / name)
+    (alone / "seed-0" / "random-walk-temperature-0.05-damping-0.9" / "result.json").unlink()
+    assert compare(replace(recipe, methods="random-walk"), alone)["rows"][0]["update_gain"] is None
+    both = compare(replace(recipe, methods="independent,random-walk"), alone)["rows"]
+    before = json.loads((finished / "results.json").read_text())["rows"]
+    assert both[1]["update_gain"] == before[2]["update_gain"] is not None
 
 
 def test_another_recipe_does_not_mix_with_the_cells_that_are_there(recipe: Recipe, finished: Path) -> None:

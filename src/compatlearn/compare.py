@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from .backbones import Learner
-from .compatibility import Compatibility, compatibility
+from .compatibility import compatibility
 from .config import Recipe
 from .data import Images, Pixels, load_pixels, noisy_labels, open_images, split_rows
 from .errors import ConfigError, TrainingError
@@ -44,8 +44,10 @@ class Cell:
     label_noise: float
 
     def folder(self, out: Path) -> Path:
-        """Where its run lives."""
-        return out / f"seed-{self.seed}" / f"{self.method}-T{self.temperature:g}-d{self.damping:g}-n{self.label_noise:g}"
+        """Where its run lives: named by what the method depends on."""
+        settings = [f"{option}-{getattr(self, option):g}" for option in METHODS[self.method].options]
+        noise = [f"noise-{self.label_noise:g}"] if self.label_noise else []
+        return out / f"seed-{self.seed}" / "-".join([self.method, *settings, *noise])
 
 
 def compare(recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -240,12 +242,12 @@ def _evaluate(cell: Cell, out: Path) -> dict[str, Any]:
     identity |= {"temperature": cell.temperature, "damping": cell.damping, "label_noise": cell.label_noise}
     if (folder / "failed.json").exists():
         return {**identity, "error": read_json(folder / "failed.json")["error"], "compatible": "no"}
-    if not path.exists():
-        old = Features.load(out / f"seed-{cell.seed}" / "old-val")
-        new = Features.load(folder / "val")
-        backfill = replace(cell, method="independent").folder(out) / "val"
-        independent = Features.load(backfill) if (backfill / "manifest.json").exists() else None
-        result: Compatibility = compatibility(old_query=old, old_gallery=old, new_query=new, independent=independent)
+    backfill = replace(cell, method="independent").folder(out) / "val"
+    known = (backfill / "manifest.json").exists()
+    if not path.exists() or (known and read_json(path)["independent_self"] is None):  # independent was trained since
+        old, new = Features.load(out / f"seed-{cell.seed}" / "old-val"), Features.load(folder / "val")
+        independent = Features.load(backfill) if known else None
+        result = compatibility(old_query=old, old_gallery=old, new_query=new, independent=independent)
         write_json(path, result.to_dict())
     return {**identity, **read_json(path)}
 
