@@ -1,0 +1,202 @@
+"""The README and the documents: their examples run, their commands parse, their links and their file tree are right.
+
+Python blocks of a file run in order, in one namespace and one empty folder. On the pages that walk through a whole job, bash blocks run
+too: in this process where they only call `compatlearn` (importing torch for each would take longer than the work), by bash
+otherwise; and console blocks, whose output is compared. `<!-- not run: reason -->` before a block excludes it.
+"""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import compatlearn
+from compatlearn import cli
+from compatlearn.config import load_recipe
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+WALKS = {"quickstart.md", "own-data.md"}  # whose shell blocks run as well
+BLOCK = re.compile(r"^(<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
+
+
+class Block(NamedTuple):
+    page: Path
+    line: int  # of its first line of code
+    language: str
+    code: str
+    reason: str  # why it is not run; "" if it is
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(page, text.count("\n", 0, found.start("code")) + 1, found["language"], found["code"], found["reason"] or "")
+        for found in BLOCK.finditer(text)
+    ]
+
+
+def commands(code: str) -> list[str]:
+    """The lines of a shell block, continued ones joined, comments left out."""
+    lines = code.replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def arguments(command: str) -> list[str]:
+    """What `compatlearn` is given, without what the shell keeps for itself."""
+    words = shlex.split(command, comments=True)
+    end = next((place for place, word in enumerate(words) if word in (">", "|", "&&", ";")), len(words))
+    return words[words.index("compatlearn") + 1 : end]
+
+
+def call(command: str) -> tuple[int, str]:
+    """Exit code and output, both streams, of a `compatlearn` command in this process."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        code = cli.run(arguments(command))
+    return code, output.getvalue()
+
+
+def run_python(block: Block, namespace: dict[str, Any]) -> None:
+    exec(compile("\n" * (block.line - 1) + block.code, str(block.page), "exec"), namespace)
+
+
+def run_bash(block: Block) -> None:
+    lines = commands(block.code)
+    if all(line.startswith("compatlearn ") and not re.search(r"[|>&;$]", line) for line in lines):
+        for line in lines:
+            code, output = call(line)
+            assert code == 0, f"{block}: {line}\n{output}"
+        return
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", block.code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+
+
+def run_console(block: Block) -> None:
+    for part in re.split(r"^\$ ", block.code, flags=re.M)[1:]:
+        command, _, expected = part.partition("\n")
+        code, output = call(command)
+        shown = "\n".join(line for line in output.splitlines() if line.strip())
+        assert shown == expected.strip(), f"{block}: {command}"
+        assert code == (1 if expected.startswith("compatlearn: ") else 0)
+
+
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch):
+    """A folder to work in; modules imported from it, and the path to it, are forgotten afterwards."""
+    import datasets
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets-cache")
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.mark.usefixtures("empty_folder")
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=lambda page: page.name)
+def test_examples_run(page):
+    namespace: dict[str, Any] = {"__name__": page.stem}
+    for block in blocks(page):
+        if block.reason:
+            continue
+        if block.language == "python":
+            run_python(block, namespace)
+        elif block.language == "bash" and page.name in WALKS:
+            run_bash(block)
+        elif block.language == "console":
+            run_console(block)
+
+
+def test_every_page_with_examples_asserts_something():
+    for page in PAGES:
+        code = [block.code for block in blocks(page) if block.language == "python"]
+        assert not code or "assert" in "".join(code), page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_parse(page):
+    for block in blocks(page):
+        for line in commands(block.code) if block.language in ("bash", "console", "text") else []:
+            if re.match(r"(\$ |if )?compatlearn ", line) and "…" not in line:
+                cli.app.parse_args(arguments(line), exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_recipes_are_read(page, tmp_path):
+    for number, block in enumerate(block for block in blocks(page) if block.language == "toml"):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(block.code)
+        assert load_recipe(path).to_dict() != load_recipe().to_dict()
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_resolve(page):
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?://", target):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (page.parent / file) if file else page
+        assert path.exists(), f"{page.name} links to {target}, which is not there"
+        assert not anchor or anchor in anchors(path), f"{page.name} links to {target}, which has no such heading"
+
+
+def tree() -> list[str]:
+    """The files named in the README's tree, relative to the root."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    listing = re.search(r"## Files\n\n```text\n(.*?)```", text, re.S)[1]
+    folders, found = [], []
+    for line in filter(str.strip, listing.splitlines()):
+        depth = (len(line) - len(line.lstrip())) // 2
+        name, *description = line.split()
+        assert description or name.endswith("/"), f"the README's tree says nothing of {name}"
+        folders[depth:] = [name]
+        found.append("".join(folders))
+    return found
+
+
+def test_the_file_tree_is_complete():
+    listed = tree()
+    assert len(listed) == len(set(listed))
+    missing = [name for name in listed if not (ROOT / name).exists()]
+    assert not missing, f"the README names files that are not there: {missing}"
+    package = [path for path in (ROOT / "src" / "compatlearn").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    others = [path for folder in ("recipes", "docs", "benchmarks") for path in (ROOT / folder).glob("*.*")]
+    for path in [*package, *others]:
+        assert str(path.relative_to(ROOT)) in listed, f"the README's tree lacks {path.relative_to(ROOT)}"
+
+
+def test_the_newest_version_of_the_changelog_is_this_one():
+    versions = re.findall(r"^## \[(\d[^\]]*)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert versions[0] == compatlearn.__version__
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = set()
+    for page in PAGES:
+        named |= {line.split()[1] for block in blocks(page) for line in commands(block.code) if line.startswith("make ")}
+        named |= set(re.findall(r"`make ([a-z]+)`", page.read_text()))
+    assert {"demo", "test"} <= named <= targets
