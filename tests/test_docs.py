@@ -1,8 +1,8 @@
 """The README and the documents: their examples run, their commands parse, their links and their file tree are right.
 
-Python blocks of a file run in order, in one namespace and one empty folder. On the pages that walk through a whole job, bash blocks run
-too: in this process where they only call `compatlearn` (importing torch for each would take longer than the work), by bash
-otherwise; and console blocks, whose output is compared. `<!-- not run: reason -->` before a block excludes it.
+Python blocks of a file run in order, in one namespace and one empty folder. On the pages that walk through a whole job,
+bash blocks run too: in this process where they only call `compatlearn` (importing torch for each would take longer than the
+work), by bash otherwise; and console blocks, whose output is compared. `<!-- not run: reason -->` before a block excludes it.
 """
 
 import contextlib
@@ -153,14 +153,15 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_resolve(page):
-    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    text, broken = BLOCK.sub("", page.read_text(encoding="utf-8")), []
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"https?://", target):
             continue
         file, _, anchor = target.partition("#")
         path = (page.parent / file) if file else page
-        assert path.exists(), f"{page.name} links to {target}, which is not there"
-        assert not anchor or anchor in anchors(path), f"{page.name} links to {target}, which has no such heading"
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            broken.append(target)
+    assert not broken, f"{page.name} links to what is not there: {broken}"
 
 
 def tree() -> list[str]:

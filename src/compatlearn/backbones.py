@@ -5,6 +5,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Num, UInt8
 from torch import Tensor, nn
 
-from .errors import ConfigError
+from .errors import ConfigError, DataError
+from .hub import asking_hub
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -30,6 +32,8 @@ class ModelSpec:
     dimension: int | None = None
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bicubic"
+    squash: bool = False
 
 
 class Embedder(nn.Module):
@@ -111,29 +115,58 @@ def build_backbone(name: str, *, pretrained: bool = False) -> nn.Module:
         name: `small_resnet32` (any width), a timm name, a torchvision name, or `module:function` that returns a module.
 
     Raises:
-        ConfigError: no such network, or a function that does not return a module.
+        ConfigError: no such network, a function that does not return a module, or no weights of its own.
+        DataError: the hub does not give the weights.
     """
     if ":" in name and not name.startswith("hf-hub:"):
-        module = load_function(name)()
+        function = load_function(name)
+        try:
+            module = function()
+        except Exception as error:  # anyone's function
+            raise ConfigError(f"{name}() failed: {type(error).__name__}: {error}") from error
         if not isinstance(module, nn.Module):
             raise ConfigError(f"{name}() must return a torch module; it returned {type(module).__name__}")
         return module
-    if small := re.fullmatch(r"small_resnet(\d+)", name):
+    if small := re.fullmatch(r"small_resnet([1-9]\d*)", name):
+        if pretrained:
+            raise ConfigError(f"{name} has no weights of its own; give the folder of a run of `compatlearn train`")
         return small_resnet(int(small[1]))
     import timm
     import torchvision
 
     if name.startswith("hf-hub:") or name.split(".")[0] in timm.list_models():
-        network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
-        return network
+        return _from_timm(name, pretrained)
     if name in torchvision.models.list_models(torchvision.models):
-        network = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
-        return _without_classifier(name, network)
+        return _without_classifier(name, _from_torchvision(name, pretrained))
     from difflib import get_close_matches
 
-    near = get_close_matches(name, timm.list_models() + torchvision.models.list_models(torchvision.models), n=1)
+    known = ["small_resnet32", *timm.list_models(), *torchvision.models.list_models(torchvision.models)]
+    near = get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "give a timm or torchvision name, small_resnet32, or module:function"
     raise ConfigError(f"unknown backbone {name!r}; {hint}")
+
+
+def _from_timm(name: str, pretrained: bool) -> nn.Module:
+    import timm
+
+    asked = pretrained or name.startswith("hf-hub:")
+    with asking_hub(f"the weights of {name} cannot be had", "pass a file as --weights") if asked else nullcontext():
+        try:
+            network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        except RuntimeError as error:  # a tag after the dot that it does not know, or no weights
+            raise ConfigError(f"timm cannot make {name!r}: {str(error).rstrip('.')}; see timm.list_pretrained()") from error
+    return network
+
+
+def _from_torchvision(name: str, pretrained: bool) -> nn.Module:
+    import torchvision
+
+    options = {"aux_logits": False, "init_weights": False} if name == "googlenet" and not pretrained else {}
+    try:
+        network: nn.Module = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
+    except OSError as error:
+        raise DataError(f"the weights of {name} cannot be had ({error}); pass a file as --weights") from error
+    return network
 
 
 def _without_classifier(name: str, network: nn.Module) -> nn.Module:
@@ -164,11 +197,11 @@ def load_function(name: str) -> Callable[..., Any]:
         sys.path.insert(0, str(Path.cwd()))
     try:
         function = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"cannot import {name!r}: {error}") from error
+    except Exception as error:  # anyone's module
+        raise ConfigError(f"cannot import {name!r}: {type(error).__name__}: {error}; give module:function") from error
     if not callable(function):
         raise ConfigError(f"{name!r} is not a function but {type(function).__name__}")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def weights_hash(module: nn.Module) -> str:

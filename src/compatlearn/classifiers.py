@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -18,6 +17,7 @@ from .errors import DataError, FormatError, unknown
 from .files import write_atomically
 from .pseudo import mean_classifier, random_walk_classifier, trained_classifier
 
+FORMAT = "compatlearn-pseudo"
 CLASSIFIERS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {  # name â†’ (function, the options it takes)
     "mean": (partial(mean_classifier, normalize=False), ()),
     "normalized-mean": (mean_classifier, ()),
@@ -30,7 +30,7 @@ CLASSIFIERS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {  # name â
 class PseudoClassifier:
     """A pseudo classifier and where it comes from: rows (c, d_old), the old space, the method and its options."""
 
-    rows: Float[Tensor, "c d"]
+    rows: Float[Array, "c d"]
     method: str
     space: str
     options: dict[str, Any]
@@ -54,7 +54,7 @@ def build_classifier(
 def save_classifier(classifier: PseudoClassifier, path: Path) -> None:
     """Write the file; atomic."""
     header = {
-        "format": "compatlearn-pseudo",
+        "format": FORMAT,
         "method": classifier.method,
         "space": classifier.space,
         "options": json.dumps(classifier.options),
@@ -79,9 +79,12 @@ def load_classifier(path: Path) -> PseudoClassifier:
             rows: Tensor | None = file.get_tensor(name) if name else None
     except (OSError, SafetensorError) as error:
         raise FormatError(
-            f"{path} is not a safetensors file ({error}); pickles are not opened: save the tensor with safetensors"
+            f"{path} is not a whole safetensors file ({path.stat().st_size} bytes: {error}); "
+            "make it again with `compatlearn pseudo` (a pickle is not opened)"
         ) from error
     if rows is None:
-        raise FormatError(f"{path} has no tensor 'classifier' or 'weight', only {', '.join(names)}")
-    check_vectors(rows.to(torch.float32), f"the pseudo classifier {path}")
-    return PseudoClassifier(rows, header.get("method", ""), header.get("space", ""), json.loads(header.get("options", "{}")))
+        raise FormatError(f"{path} has no tensor 'classifier' or 'weight', only {', '.join(names) or 'none'}; rename it")
+    check_vectors(rows, f"the pseudo classifier {path}")
+    ours = header.get("format") == FORMAT
+    options = json.loads(header["options"]) if ours else {}
+    return PseudoClassifier(rows, header.get("method", ""), header.get("space", ""), options)

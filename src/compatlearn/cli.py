@@ -4,12 +4,14 @@ Exit codes: 0 done, 1 an error that can be mended (one line on stderr), 2 wrong 
 """
 
 import json
+import re
 import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
+from torch import OutOfMemoryError
 
 from . import __version__
 from .config import Recipe, TrainConfig, bundled_recipe, check, load_recipe
@@ -117,7 +119,7 @@ def train(
     out: Path,
     pseudo: Path | None = None,
     features: Path | None = None,
-    method: str = "random-walk",
+    method: str | None = None,
     resume: bool = False,
     config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008
 ) -> int:
@@ -129,10 +131,11 @@ def train(
         out: folder of the run.
         pseudo: pseudo classifier to train against.
         features: old features of the training images, matched by id, for --method; instead of --pseudo.
-        method: with --features: how they are used.
+        method: with --features: how they are used; by default random-walk.
         resume: go on with an interrupted run; the result is that of an uninterrupted one.
     """
     from .data import load_pixels, open_images
+    from .files import write_json
     from .methods import load_loss
     from .train import train as run
 
@@ -140,6 +143,7 @@ def train(
     images, pixels, skipped = load_pixels(open_images(data), config.resize, tolerance=config.tolerance)
     loss = load_loss(images, config, pseudo, features, method)
     run(images, config, out, backbone=backbone, loss=loss, pixels=pixels, resume=resume)
+    write_json(out / "skipped.json", skipped)
     print(f"{out}: trained on {len(images)} images of {len(images.classes)} classes, {len(skipped)} unreadable ones skipped")
     return 0
 
@@ -189,8 +193,9 @@ def compare(*, out: Path, recipe: Path | None = None, json: bool = False, **over
 
     Args:
         out: folder of the run: results.json, report.html, and a folder for every model.
-        recipe: TOML file; its keys, and any other of a recipe, can be given as --key value: see `compatlearn recipe`.
+        recipe: TOML file, or the name of a recipe that comes with the package: see `compatlearn recipe`.
         json: the results as JSON on stdout instead of a table.
+        overrides: any key of a recipe, such as --epochs 10 or --data FOLDER.
     """
     from .compare import compare as run
     from .report import table
@@ -218,12 +223,13 @@ def sweep(
 
     Args:
         out: folder of the run.
-        recipe: TOML file; its keys, and any other of a recipe, can be given as --key value.
+        recipe: TOML file, or the name of a recipe that comes with the package: see `compatlearn recipe`.
         temperatures: T of the random walk; by default the recipe's.
         dampings: λ of the random walk; by default the recipe's.
         label_noises: shares of wrong labels in the new training data; by default the recipe's.
         methods: by default random-walk.
         json: the results as JSON on stdout instead of a table.
+        overrides: any key of a recipe, such as --epochs 10 or --data FOLDER.
     """
     from .compare import sweep as run
     from .report import table
@@ -260,6 +266,7 @@ def _print(result: Any) -> None:
 
 def run(arguments: list[str]) -> int:
     """The exit code of one call of the command line."""
+    arguments = [re.sub("^--training[.]", "--", argument) for argument in arguments]  # a key as a recipe nests it
     try:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -269,7 +276,10 @@ def run(arguments: list[str]) -> int:
     except CompatlearnError as error:
         return _fail(str(error), 1)
     except OSError as error:
-        return _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 1)
+        reason = f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")
+        return _fail(f"{reason}; check the path, its permissions and the space left", 1)
+    except (MemoryError, OutOfMemoryError) as error:
+        return _fail(f"out of memory ({str(error) or 'the processor'}); lower --batch-size or give it less data", 1)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on where it stopped", 130)
 

@@ -100,7 +100,7 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
     load_split(recipe, out, "train")  # decoded once, here, before processes share it
     _in_parallel(_train_old, [(recipe, out, seed) for seed in dict.fromkeys(cell.seed for cell in cells)], recipe.jobs)
     _in_parallel(_train_new, [(recipe, out, cell) for cell in cells], recipe.jobs)
-    rows = [_evaluate(cell, out) for cell in cells]
+    rows = [_evaluate(recipe, out, cell) for cell in cells]
     results = {"recipe": recipe.to_dict(), "versions": versions(), "classes": images.classes}
     results |= {"rows": rows, "summary": summarise(rows)}
     write_json(out / "results.json", results)
@@ -235,7 +235,7 @@ def _in_parallel(work: Callable[..., None], arguments: list[tuple[Any, ...]], jo
             future.result()
 
 
-def _evaluate(cell: Cell, out: Path) -> dict[str, Any]:
+def _evaluate(recipe: Recipe, out: Path, cell: Cell) -> dict[str, Any]:
     """The cell's row of `results.json`; the full evaluation stays in the cell's own `result.json`."""
     folder, path = cell.folder(out), cell.folder(out) / "result.json"
     identity = {"method": cell.method, "seed": cell.seed}
@@ -247,7 +247,7 @@ def _evaluate(cell: Cell, out: Path) -> dict[str, Any]:
     if not path.exists() or (known and read_json(path)["independent_self"] is None):  # independent was trained since
         old, new = Features.load(out / f"seed-{cell.seed}" / "old-val"), Features.load(folder / "val")
         independent = Features.load(backfill) if known else None
-        result = compatibility(old_query=old, old_gallery=old, new_query=new, independent=independent)
+        result = compatibility(old_query=old, old_gallery=old, new_query=new, independent=independent, metric=recipe.metric)
         write_json(path, result.to_dict())
     return {**identity, **read_json(path)}
 
@@ -262,5 +262,5 @@ def _pictures(results: dict[str, Any], recipe: Recipe, out: Path) -> list[Pictur
     new = Features.load(cell.folder(out) / "val")
     images = open_images(str(recipe.data), "val").first_classes(recipe.classes)
     images = images.take(np.flatnonzero(np.isin(images.ids, old.ids)))  # the unreadable ones have no feature
-    before, after = (search(query.vectors, old.vectors, 5, exclude_self=True).indices for query in (old, new))
+    before, after = (search(query.vectors, old.vectors, 5, recipe.metric, exclude_self=True).indices for query in (old, new))
     return choose_pictures(before, after, images.labels, images.picture, classes=images.classes)

@@ -1,9 +1,10 @@
 """Recipes: the only place where a default is written. TOML files and command-line flags fill these dataclasses."""
 
+import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -68,6 +69,8 @@ class Recipe:
     """Steps of the random walk; None is its limit."""
     label_noise: float = 0.0
     """Share of the new training labels replaced by another class, chosen at random."""
+    metric: Literal["euclidean", "cosine"] = "euclidean"
+    """What ranks; cosine for unit-norm spaces, together with `scale`."""
     jobs: int = 1
     """Models trained at a time, each by a process with its share of the cores; for small models on a CPU."""
     training: TrainConfig = field(default_factory=TrainConfig)
@@ -88,27 +91,33 @@ def load_recipe(path: Path | str | None = None, overrides: Mapping[str, Any] | N
     Raises:
         ConfigError: no such file, not TOML, an unknown key (the message names the nearest), a value of the wrong kind.
     """
-    table: dict[str, Any] = {}
-    if path is not None:
-        if not Path(path).suffix and not Path(path).exists():
-            path = bundled_recipe(str(path))
-        try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"cannot read recipe {path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not TOML: {error}") from error
-    recipe = _fill(Recipe(), {key: value for key, value in table.items() if key != "training"}, str(path))
-    training = _fill(recipe.training, table.get("training", {}), f"[training] of {path}")
+    table = {} if path is None else _read_toml(Path(path))
     own, nested = _names(Recipe) - {"training"}, _names(TrainConfig)
-    given = {key.replace("-", "_"): value for key, value in (overrides or {}).items()}
-    for key in given:
-        if key not in own | nested:
-            raise unknown("recipe key", key, own | nested)
-    recipe = _fill(recipe, {key: value for key, value in given.items() if key in own}, "the command line")
-    training = _fill(training, {key: value for key, value in given.items() if key in nested}, "the command line")
-    check(training)
-    return replace(recipe, training=training)
+    inner = table.pop("training", {})
+    if not isinstance(inner, dict):
+        raise ConfigError(f"training of {path} must be a table; got {inner!r}: write [training] and its keys below it")
+    if misplaced := (table.keys() & nested) | (inner.keys() & own):
+        key = min(misplaced)
+        place = "below [training]" if key in nested else "above [training]"
+        raise ConfigError(f"key {key!r} of {path} stands in the wrong place; put it {place}")
+    _refuse_unknown(table, own | {"training"}, f"key of {path}")
+    _refuse_unknown(inner, nested, f"key in [training] of {path}")
+    given = {key.replace("-", "_").removeprefix("training."): value for key, value in (overrides or {}).items()}
+    _refuse_unknown(given, own | nested, "recipe key")
+    training = _fill(TrainConfig(), inner | {key: value for key, value in given.items() if key in nested})
+    recipe = _fill(Recipe(), table | {key: value for key, value in given.items() if key in own})
+    return check_recipe(replace(recipe, training=training))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if not path.suffix and not path.exists():
+        path = bundled_recipe(str(path))
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read recipe {path}: {error.strerror}; check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}; mend it there") from error
 
 
 def bundled_recipe(name: str) -> Path:
@@ -121,16 +130,18 @@ def bundled_recipe(name: str) -> Path:
     return found[name]
 
 
+def check_recipe(recipe: Recipe) -> Recipe:
+    """The same recipe, or a ConfigError that names the first value out of range."""
+    _check_ranges(recipe)
+    if recipe.damping == 1 and recipe.steps is None:
+        raise ConfigError("damping must be in [0, 1), or 1 with a number of steps; got 1.0")
+    check(recipe.training)
+    return recipe
+
+
 def check(config: TrainConfig) -> TrainConfig:
     """The same config, or a ConfigError that names the first value out of range."""
-    for name in ("epochs", "batch_size", "step_epochs", "resize", "image_size"):
-        if getattr(config, name) < 1:
-            raise ConfigError(f"{name} must be at least 1; got {getattr(config, name)}")
-    for name in ("influence_weight", "weight_decay", "padding", "workers", "tolerance"):
-        if getattr(config, name) < 0:
-            raise ConfigError(f"{name} must be 0 or more; got {getattr(config, name)}")
-    if config.learning_rate <= 0:
-        raise ConfigError(f"learning_rate must be above 0; got {config.learning_rate}")
+    _check_ranges(config)
     if config.image_size > config.resize + 2 * config.padding:
         raise ConfigError(
             f"a crop of {config.image_size} pixels does not fit in resize {config.resize} "
@@ -139,16 +150,44 @@ def check(config: TrainConfig) -> TrainConfig:
     return config
 
 
+RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
+    (
+        "at least 1",
+        lambda value: value >= 1,
+        ("epochs", "batch_size", "step_epochs", "dimension", "resize", "image_size", "classes", "seeds", "jobs"),
+    ),
+    ("0 or more", lambda value: value >= 0, ("influence_weight", "weight_decay", "padding", "workers", "momentum", "steps")),
+    ("above 0", lambda value: value > 0, ("learning_rate", "temperature", "scale")),
+    ("in [0, 1]", lambda value: 0 <= value <= 1, ("tolerance", "damping", "label_noise")),
+    ("between 0 and 1", lambda value: 0 < value < 1, ("old_fraction",)),
+    ("in [0, 2³²)", lambda value: 0 <= value < 2**32, ("seed",)),
+)
+
+
+def _check_ranges(config: TrainConfig | Recipe) -> None:
+    for text, allowed, names in RANGES:
+        for name in names:
+            value = getattr(config, name, None)
+            if value is not None and not (allowed(value) and math.isfinite(value)):
+                raise ConfigError(f"{name} must be {text}; got {value}")
+
+
 def _names(kind: type) -> set[str]:
     return {entry.name for entry in fields(kind)}
 
 
-def _fill(config: Any, values: Mapping[str, Any], where: str) -> Any:
+def _refuse_unknown(given: Iterable[str], known: set[str], kind: str) -> None:
+    for key in given:
+        if key not in known:
+            raise unknown(kind, key, known)
+
+
+def _fill(config: Any, values: Mapping[str, Any]) -> Any:
     kinds = typing.get_type_hints(type(config))
-    for key in values:
-        if key not in kinds or key == "training":
-            raise unknown(f"key in {where}:", key, set(kinds) - {"training"})
     return replace(config, **{key: _convert(value, kinds[key], key) for key, value in values.items()})
+
+
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def _convert(value: Any, kind: Any, key: str) -> Any:
@@ -173,4 +212,4 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
             return value
     except (ValueError, KeyError, TypeError):
         pass
-    raise ConfigError(f"{key} must be {kind.__name__}; got {value!r}")
+    raise ConfigError(f"{key} must be {KINDS[kind]}; got {value!r}")

@@ -3,11 +3,12 @@
 `open_images` finds them, `Images` reads them one at a time, `decode` reads them once for all into one array.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}  # by what sources call them
+IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 Source = TypeVar("Source")
 
 
@@ -116,31 +118,33 @@ def _folder(path: Path, split: str | None, data: str) -> Images:
 
 def _class_folders(root: Path, training: Path, data: str) -> Images:
     """`<split>/<class>/<image>`, as torchvision's ImageFolder and the unpacked ImageNet have it; `training` has every class."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
-
-    try:
-        (classes, places), (own, _) = find_classes(training), find_classes(root)
-    except FileNotFoundError as error:
+    classes, own = (sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) for folder in (training, root))
+    if not own:
         raise DataError(
             f"{root} holds no class folders with images; expected <class>/<image>.jpg, or train and val folders of them"
-        ) from error
-    extra = [name for name in own if name not in places]
+        )
+    extra = sorted(set(own) - set(classes))
     if extra:
         raise DataError(
             f"{len(extra)} of {len(own)} classes of {root} are not in {training} (first: {first_few(extra)}); remove them"
         )
-    samples = make_dataset(str(root), {name: places[name] for name in own}, IMG_EXTENSIONS, allow_empty=True)
-    if not samples:
-        raise DataError(f"the {len(own)} class folders of {root} hold no images ({', '.join(IMG_EXTENSIONS)}); check the path")
-    labels = np.array([label for _, label in samples], dtype=np.int64)
-    empty = np.setdiff1d(np.arange(len(classes)), labels)
-    if len(empty) and root == training:
-        names = [classes[label] for label in empty]
+    files = [(file, label) for label, name in enumerate(classes) for file in _image_files(root / name)]
+    if not files:
+        raise DataError(f"the {len(own)} class folders of {root} hold no images ({', '.join(IMAGES)}); check the path")
+    labels = np.array([label for _, label in files], dtype=np.int64)
+    empty = [classes[label] for label in np.setdiff1d(np.arange(len(classes)), labels)]
+    if empty and root == training:
         raise DataError(
-            f"{len(empty)} of {len(classes)} class folders of {root} hold no image (first: {first_few(names)}); remove them"
+            f"{len(empty)} of {len(classes)} class folders of {root} hold no image (first: {first_few(empty)}); remove them"
         )
-    ids = np.array([Path(file).relative_to(root).as_posix() for file, _ in samples])
+    ids = np.array([Path(file).relative_to(root).as_posix() for file, _ in files])
     return Images(_FileReader(root, ids), labels, ids, np.arange(len(ids)), tuple(classes), data)
+
+
+def _image_files(folder: Path) -> list[str]:
+    """Every image in a folder and the folders in it, in order of its path."""
+    places = sorted(os.walk(folder, followlinks=True))
+    return [f"{place}/{name}" for place, _, names in places for name in sorted(names) if name.lower().endswith(IMAGES)]
 
 
 def _places365(root: Path, split: str | None, data: str) -> Images:
@@ -180,7 +184,7 @@ class _ArrayReader:
 @dataclass(frozen=True)
 class _FileReader:
     root: Path
-    files: np.ndarray[Any, Any]  # (n,) paths under root
+    files: np.ndarray  # (n,) paths under root
 
     def __call__(self, row: int) -> Image.Image:
         with Image.open(self.root / str(self.files[row])) as picture:

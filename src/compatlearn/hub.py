@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from .errors import DataError
+from .errors import CompatlearnError, DataError
 
 SECONDS = 5  # to wait for a connection
 
@@ -29,6 +29,8 @@ def asking_hub(fact: str, remedy: str) -> Iterator[None]:
         for module in modules:
             module.HF_HUB_OFFLINE = offline
         yield
+    except CompatlearnError:
+        raise
     except Exception as error:  # not found, gated, no network: the client has many errors
         reason = "the hub cannot be reached" if offline else " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise DataError(f"{fact} ({reason}); {remedy}") from error

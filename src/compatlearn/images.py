@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -12,7 +11,7 @@ from PIL import Image
 
 from .errors import ConfigError, DataError, first_few
 
-Pixels = UInt8[np.ndarray, "n 3 s s"]
+Pixels = UInt8[np.ndarray, "_ 3 s s"]
 BLOCK = 64  # images decoded by a thread before it takes the next: one at a time would cost more than a small image
 
 
@@ -26,7 +25,7 @@ class Images:
 
     read: Callable[[int], Image.Image]
     labels: Int64[np.ndarray, " n"]
-    ids: np.ndarray[Any, Any]
+    ids: np.ndarray
     rows: Int64[np.ndarray, " n"]
     classes: tuple[str, ...]
     source: str
@@ -78,13 +77,23 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def to_square(picture: Image.Image, size: int, *, interpolation: str = "bicubic") -> UInt8[np.ndarray, "3 s s"]:
-    """An RGB picture, its shorter side scaled to `size`, the middle square of it: torchvision's Resize and CenterCrop."""
-    if picture.size != (size, size):
-        width, height = (max(size, size * side // min(picture.size)) for side in picture.size)
-        left, top = round((width - size) / 2), round((height - size) / 2)
-        resample = Image.Resampling[interpolation.upper()]
-        picture = picture.resize((width, height), resample).crop((left, top, left + size, top + size))
+def to_square(
+    picture: Image.Image, size: int, *, crop: int | None = None, interpolation: str = "bicubic", squash: bool = False
+) -> UInt8[np.ndarray, "3 s s"]:
+    """An RGB picture, its shorter side scaled to `size`, the middle square of it: torchvision's Resize and CenterCrop.
+
+    Args:
+        crop: side of that square, at most `size`, which is the default.
+        interpolation: bicubic, bilinear, …: a name of `PIL.Image.Resampling`.
+        squash: scale both sides to `size` instead, so that they lose their proportion and little is cut off.
+    """
+    side, shorter = crop or size, min(picture.size)
+    width, height = (size if squash else size * length // shorter for length in picture.size)
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling[interpolation.upper()])
+    if picture.size != (side, side):
+        left, top = round((width - side) / 2), round((height - side) / 2)
+        picture = picture.crop((left, top, left + side, top + side))
     return np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1)
 
 

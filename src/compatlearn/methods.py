@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from .arrays import Array
+from .arrays import Array, as_tensor
 from .classifiers import build_classifier, load_classifier
 from .config import TrainConfig
 from .data import Images
@@ -61,15 +61,23 @@ def find_methods(names: str | list[str]) -> list[str]:
     return chosen
 
 
-def load_loss(images: Images, config: TrainConfig, pseudo: Path | None, features: Path | None, method: str) -> nn.Module | None:
+def load_loss(
+    images: Images, config: TrainConfig, pseudo: Path | None, features: Path | None, method: str | None
+) -> nn.Module | None:
     """The compatible loss from files: a pseudo classifier, or old features of the training images (matched by id).
 
+    Args:
+        method: how features are used; None is the random walk.
+
     Raises:
-        ConfigError: both are given, or the method is unknown.
+        ConfigError: both are given, or the method is unknown or has no features to use.
         IncompatibleError: another number of classes, or training images without an old feature.
     """
     if pseudo and features:
         raise ConfigError("--pseudo and --features are two ways to give the old model; pass one")
+    chosen = find_method(method or "random-walk")
+    if method and not features:
+        raise ConfigError(f"--method {method} says how --features are used; pass --features, or leave --method out")
     if pseudo:
         classifier = load_classifier(pseudo).rows
         if len(classifier) != len(images.classes):
@@ -77,13 +85,13 @@ def load_loss(images: Images, config: TrainConfig, pseudo: Path | None, features
                 f"the pseudo classifier {pseudo} has {len(classifier)} classes, the training data {len(images.classes)}; "
                 "make it from features of this data"
             )
-        return InfluenceLoss(classifier.float(), scale=config.scale)
+        return InfluenceLoss(as_tensor(classifier).float(), scale=config.scale)
     if features is None:
         return None
     old = Features.load(features, verify=True)
     vectors = old.vectors[old.align(images.ids, str(features))]
     options = {"seed": config.seed, "scale": config.scale}
-    return find_method(method).loss(OldKnowledge(vectors, images.labels, len(images.classes), options=options))
+    return chosen.loss(OldKnowledge(vectors, images.labels, len(images.classes), options=options))
 
 
 def _influence(classifier: str) -> Callable[[OldKnowledge], nn.Module]:

@@ -33,13 +33,18 @@ def open_parquet(files: list[Path], every: list[Path], data: str) -> Images:
     import datasets
 
     datasets.disable_progress_bars()
-    for file in every:
-        _check_parquet(file)
+    rows = {file: _row_count(file) for file in every}
+    if not any(rows[file] for file in files):
+        raise DataError(f"{data} has no rows; choose another split or write it again")
+    level = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it would log is in the error
     try:
         table = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
     except (datasets.exceptions.DatasetGenerationError, OSError, ValueError, TypeError) as error:
         cause = str(error.__cause__ or error).splitlines()[0]
         raise FormatError(f"{data} cannot be read as Parquet images: {cause}; give every file the same columns") from error
+    finally:
+        datasets.logging.set_verbosity(level)
     return _images(table, lambda column: (pq.read_table(file, columns=[column])[column] for file in every), data)
 
 
@@ -57,10 +62,10 @@ def open_hub(name: str, split: str | None, data: str) -> Images:
     return _images(table, lambda column: (other.data.column(column) for other in splits.values()), data)
 
 
-def _check_parquet(file: Path) -> None:
-    """Refuse what is not a whole Parquet file, by its name: `datasets` would not say which of them it is."""
+def _row_count(file: Path) -> int:
+    """Rows of a Parquet file; one that is not whole is refused by its name, which `datasets` would not say."""
     try:
-        pq.read_metadata(file)
+        return int(pq.read_metadata(file).num_rows)
     except (pa.ArrowException, OSError) as error:
         size = file.stat().st_size
         raise FormatError(f"{file} is not a whole Parquet file ({size} bytes); write or download it again") from error
@@ -80,7 +85,7 @@ def _images(table: Any, columns: Callable[[str], Iterable[pa.ChunkedArray]], dat
     kind = table.features[image]
     try:
         table = table.cast_column(image, datasets.Image(decode=False))
-    except (TypeError, ValueError) as error:  # ArrowInvalid is a ValueError
+    except (TypeError, ValueError, pa.ArrowException) as error:
         raise DataError(
             f"column {image!r} of {data} is {kind}, not images; store encoded files, or struct<bytes, path>"
         ) from error
@@ -135,7 +140,7 @@ def _names(columns: Iterable[pa.ChunkedArray], data: str) -> list[str]:
     return [str(number) for number in range(largest + 1)]
 
 
-def _ids(table: Any) -> np.ndarray[Any, Any]:
+def _ids(table: Any) -> np.ndarray:
     for name in ID_COLUMNS:
         if name in table.column_names:
             ids = np.array(table.data.column(name).to_pylist())
