@@ -26,6 +26,7 @@ OTHER = {  # key → text on a command line, what it becomes: a value that is no
     "damping": ("0", 0.0),
     "steps": ("4", 4),
     "label_noise": ("1", 1.0),
+    "metric": ("cosine", "cosine"),
     "jobs": ("2", 2),
     "epochs": ("12", 12),
     "batch_size": ("64", 64),
