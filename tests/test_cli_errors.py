@@ -179,7 +179,7 @@ FILES: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "an empty folder": (
         lambda path: path.mkdir() or path,
         "a",
-        r"{path} holds no features: neither manifest.json nor .* check",
+        r"{path} holds no features: neither manifest.json nor .*; check the path",
     ),
     "nothing": (lambda path: path, "a", r"there is no {path}; check the path"),
     "another format": (plain, "a.csv", r"{path} is no format of features; give a folder of features, or \.npy, \.npz, .*"),
@@ -266,13 +266,13 @@ PAIRS: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         "old_query is in space 'old' and old_gallery in 'older'; a self test needs both by one model",
     ),
     "ids of other rows": (
-        {"new_query": {"ids": np.arange(30) + 5, "space": "new"}},
+        {"new_query": {"ids": np.r_[100:105, 5:30], "space": "new"}},
         "5 of 30 ids of old_query are not in new_query (first: 0, 1, 2, …), and 5 of its 30 not in old_query; "
         "extract the same rows with both models",
     ),
     "ids of another kind": (
         {"new_query": {"ids": np.arange(30).astype(str), "space": "new"}},
-        "ids of old_query are int64 and those of new_query <U21; give both the same kind of id",
+        "ids of old_query are int64 and those of new_query <U2; give both the same kind of id",
     ),
     "ids that are not unique": (
         {"new_query": {"ids": np.arange(30) // 2, "space": "new"}},
@@ -339,7 +339,7 @@ USAGE = [
     ("compare --out y --recipe no.toml", 1, r"cannot read recipe no.toml: No such file or directory; check the path"),
     ("compare --out y --recipe digts", 1, r"unknown recipe 'digts'; did you mean 'digits'\?"),
     ("compare --out y --data digits --methods random-wlak", 1, r"unknown method 'random-wlak'; did you mean 'random-walk'\?"),
-    ("sweep --out y --data digits --methods l1 mean", 1, r"unknown method 'l1'; did you mean 'l2'\?"),
+    ("sweep --out y --data digits --methods l1 mean", 1, r"unknown method 'l1'; known: bct, independent, l2, .*"),
     ("train --data digits --backbone x --out y --dimension 0", 1, r"dimension must be at least 1; got 0"),
     ("train --data digits --backbone x --out y --seed -1", 1, r"seed must be in \[0, 2³²\); got -1"),
     ("train --data digits --backbone x --out y --image-size 300", 1, r"a crop of 300 pixels does not fit in resize 256 .*"),
@@ -354,9 +354,9 @@ USAGE = [
         r"digits has no split 'tset', only train, val, all; name one as DATA:SPLIT",
     ),
     (
-        "train --data digits --backbone small_resnet4 --out y --method l3 --resize 8 --image-size 8",
+        "train --data digits --backbone small_resnet4 --out y --method mena --resize 8 --image-size 8",
         1,
-        r"unknown method 'l3'; .*'l2'\?",
+        r"unknown method 'mena'; did you mean 'mean'\?",
     ),
     (
         "train --data digits --backbone small_resnet4 --out y --method l2 --resize 8 --image-size 8",
@@ -499,7 +499,7 @@ MODELS = {
     "whole": r"{} was given 16 images and must return \(16, d\) floats; it returned int64 of shape \(16, 3\)",
     "ragged": r"{} failed on 16 images: ValueError: .*inhomogeneous.*",
     "raising": r"{} failed on 16 images: KeyError: .*such layer'",
-    "not_a_number": r"{} gave NaN or infinity for 16 of 16 images \(first: cat/0.png, cat/1.png, cat/2.png, …\); check the model .*",
+    "not_a_number": r"{} gave NaN or infinity for 16 of 16 images \(first: cat/0.png, .*, …\); check the model .*",
 }
 
 
@@ -514,7 +514,7 @@ def test_black_boxes(capsys: pytest.CaptureFixture[str], pets: Path, tmp_path: P
 def test_weights(capsys: pytest.CaptureFixture[str], pets: Path, tmp_path: Path) -> None:
     cases = {
         pickled(tmp_path / "a.pt"): r"{} holds more than tensors and is not opened; save its state dict as .safetensors",
-        plain(tmp_path / "b.pt", pickle.dumps(VECTORS)): r"{} .*; (save its state dict as .safetensors|write it again)",
+        plain(tmp_path / "b.pt", pickle.dumps(VECTORS)): r"{} holds more than tensors and is not opened; .*",
         plain(
             tmp_path / "c.safetensors", pickle.dumps(VECTORS)
         ): r"{} is not a whole file of weights \(\d+ bytes: .*\); write .*",

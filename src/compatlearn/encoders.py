@@ -1,6 +1,7 @@
 """A model as extraction sees it: pictures in, vectors out. One of ours, one by name, or anyone's function."""
 
 import pickle
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
-from safetensors import SafetensorError
 from torch import nn
 
 from .backbones import Embedder, ModelSpec, build_backbone, load_function, weights_hash
@@ -169,10 +169,13 @@ def _read_state(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"there are no weights {path}; check --weights")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of a foreign pickle before it refuses it
+            safe = path.suffix == ".safetensors"
+            state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise FormatError(f"{path} holds more than tensors and is not opened; save its state dict as .safetensors") from error
-    except (SafetensorError, OSError, RuntimeError, EOFError) as error:
+    except Exception as error:  # both fail in many ways on damaged bytes
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         size = path.stat().st_size
         raise FormatError(f"{path} is not a whole file of weights ({size} bytes: {reason}); write it again") from error

@@ -71,10 +71,10 @@ def random_walk_classifier(
 
     Source: Non-Inherent Feature Compatible Learning, Eq. 8 to 11, with P column-stochastic.
     """
-    check_vectors(vectors, nonzero=True)
     _check_walk(temperature, damping, steps)
     walk = partial(_walk_weights, temperature=temperature, damping=damping, steps=steps)
-    return like(_reduce_classes(vectors, labels, classes, lambda rows: walk(rows) @ rows, True), vectors)
+    centres = _reduce_classes(vectors, labels, classes, lambda rows: walk(rows) @ rows, True, nonzero=True)
+    return like(centres, vectors)
 
 
 def random_walk_weights(
@@ -172,10 +172,16 @@ def _check_classes(labels: Array, rows: int, classes: int | None) -> tuple[Tenso
 
 
 def _reduce_classes(
-    vectors: Array, labels: Array, classes: int | None, reduce: Callable[[Tensor], Tensor], normalize: bool
+    vectors: Array,
+    labels: Array,
+    classes: int | None,
+    reduce: Callable[[Tensor], Tensor],
+    normalize: bool,
+    *,
+    nonzero: bool = False,
 ) -> Tensor:
     """(classes, d): `reduce` of each class's rows, one class in memory at a time."""
-    rows = check_vectors(vectors)
+    rows = check_vectors(vectors, nonzero=nonzero)
     targets, count = _check_classes(labels, len(rows), classes)
     by_class = torch.argsort(targets, stable=True).split(torch.bincount(targets, minlength=count).tolist())
     centres = torch.stack([reduce(rows[members.to(rows.device)]) for members in by_class])  # (c, d)
@@ -214,22 +220,28 @@ def _transition(unit: Tensor, temperature: float) -> tuple[Callable[[Tensor], Te
     m = len(unit)
     tile = max(1, min(m, BLOCK_BYTES // (m * unit.element_size())))
 
-    def logits() -> Iterator[tuple[slice, Tensor]]:  # cos(f_i, f_j) / T with −∞ on the diagonal, some rows at a time
+    def logits() -> Iterator[Tensor]:  # (t, m): cos(f_i, f_j) / T with −∞ on the diagonal, some rows at a time
         for first in range(0, m, tile):
             block = (unit[first : first + tile] @ unit.T).div_(temperature)
             block.diagonal(first).fill_(-torch.inf)
-            yield slice(first, first + len(block)), block
+            yield block
 
-    def columns() -> Iterator[tuple[slice, Tensor]]:  # the same rows of P; exp of at most 0, whatever the temperature
-        return ((rows, block.sub_(log_degrees).exp_()) for rows, block in logits())
+    kept = next(logits()) if tile == m else None
+    # S is symmetric: the largest of a row is the largest of its column, and exp of the difference never above 1
+    largest = torch.cat([block.amax(dim=1) for block in ([kept] if kept is not None else logits())])  # (m,)
 
-    log_degrees = torch.cat([torch.logsumexp(block, dim=1) for _, block in logits()])  # (m,): S is symmetric
-    kept = list(columns()) if tile == m else None
+    def similarities() -> Iterator[Tensor]:  # (t, m): S_ij / exp(largest_j)
+        return iter([kept]) if kept is not None else (block.sub_(largest).exp_() for block in logits())
+
+    if kept is not None:
+        kept.sub_(largest).exp_()
+    totals = torch.stack([block.sum(dim=0) for block in similarities()]).sum(dim=0).double()  # (m,), each at least 1
 
     def walk(pi: Tensor) -> Tensor:
-        return torch.cat([block @ pi.to(block.dtype) for _, block in kept or columns()]).double()
+        spread = (pi / totals).to(unit.dtype)
+        return torch.cat([block @ spread for block in similarities()]).double()
 
-    return walk, log_degrees.double()
+    return walk, largest.double() + totals.log()
 
 
 def _solve(walk: Callable[[Tensor], Tensor], log_degrees: Tensor, start: Tensor, damping: float) -> Tensor:
@@ -240,7 +252,7 @@ def _solve(walk: Callable[[Tensor], Tensor], log_degrees: Tensor, start: Tensor,
     unless the degrees are too far apart for the arithmetic: it contracts the error by λ a step, whatever the degrees are.
     """
     weights = torch.exp((log_degrees.max() - log_degrees).clamp(max=600.0))  # 1/d_i, up to a common factor
-    tolerance = 1e-8 * (1 - damping)  # in the 1-norm: ‖error‖₁ ≤ ‖residual‖₁ / (1 − λ)
+    tolerance = 1e-7 * (1 - damping)  # in the 1-norm: ‖error‖₁ ≤ ‖residual‖₁ / (1 − λ)
     pi = start
     residual = damping * (walk(pi) - pi)
     direction = residual
@@ -258,6 +270,6 @@ def _solve(walk: Callable[[Tensor], Tensor], log_degrees: Tensor, start: Tensor,
         pi = start
     for _ in range(math.ceil(math.log(1e-9) / math.log(damping))):
         pi, previous = damping * walk(pi) + (1 - damping) * start, pi
-        if (pi - previous).abs().sum() <= 100 * tolerance:
+        if (pi - previous).abs().sum() <= 10 * tolerance:
             break
     return pi
