@@ -101,7 +101,7 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
     _in_parallel(_train_old, [(recipe, out, seed) for seed in dict.fromkeys(cell.seed for cell in cells)], recipe.jobs)
     _in_parallel(_train_new, [(recipe, out, cell) for cell in cells], recipe.jobs)
     rows = [_evaluate(recipe, out, cell) for cell in cells]
-    results = {"recipe": recipe.to_dict(), "versions": versions(), "classes": images.classes}
+    results: dict[str, Any] = {"recipe": recipe.to_dict(), "versions": versions(), "classes": images.classes}
     results |= {"rows": rows, "summary": summarise(rows)}
     write_json(out / "results.json", results)
     write_html(results, out / "report.html", pictures=_pictures(results, recipe, out))
