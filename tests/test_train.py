@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from compatlearn import ConfigError, FormatError, IncompatibleError, InfluenceLoss, TrainingError
+from compatlearn import ConfigError, DataError, FormatError, IncompatibleError, InfluenceLoss, TrainingError
 from compatlearn.config import TrainConfig
 from compatlearn.data import Images, decode, open_images
 from compatlearn.extract import embed
@@ -166,6 +166,49 @@ def test_more_old_dimensions_than_the_backbone_gives(digits: Images, pixels: np.
     learner = train(digits, config, tmp_path / "wide", backbone="small_resnet4", loss=loss, pixels=pixels)
     assert learner.embedder.dimension == 40
     assert load_learner(tmp_path / "wide" / "model.safetensors").embedder.dimension == 40
+
+
+def test_a_run_that_cannot_begin_leaves_nothing_behind(digits: Images, pixels: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(IncompatibleError):
+        train(digits, CONFIG, tmp_path / "run", backbone="small_resnet4", loss=InfluenceLoss(torch.eye(10, 40)), pixels=pixels)
+    with pytest.raises(ConfigError, match=r"unknown tracker 'tensorbord'; did you mean 'tensorboard'\?"):
+        train(digits, replace(CONFIG, tracker="tensorbord"), tmp_path / "run", backbone="small_resnet4", pixels=pixels)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tracker_is_told_every_epoch(digits: Images, pixels: np.ndarray, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = replace(CONFIG, tracker="tensorboard")
+    train(digits, config, tmp_path / "run", backbone="small_resnet4", pixels=pixels)
+    events = EventAccumulator(str(tmp_path / "run" / "compatlearn"))
+    events.Reload()
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [event.value for event in events.Scalars("class_loss")] == pytest.approx([entry["class_loss"] for entry in log])
+
+
+def test_an_unreadable_image_met_while_training_is_counted(digits: Images, tmp_path: Path) -> None:
+    def read(row: int) -> object:
+        if row == int(digits.rows[5]):
+            raise OSError("truncated")
+        return digits.read(row)
+
+    config = replace(CONFIG, epochs=1, batch_size=625)
+    train(replace(digits, read=read), config, tmp_path / "run", backbone="small_resnet4")
+    assert json.loads((tmp_path / "run" / "log.jsonl").read_text())["unreadable"] == 1
+
+
+def test_a_full_disk_at_a_checkpoint_is_one_error(
+    digits: Images, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import accelerate
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(accelerate.Accelerator, "save_state", full)
+    with pytest.raises(DataError, match=r"cannot write .*checkpoint: No space left on device"):
+        train(digits, CONFIG, tmp_path / "run", backbone="small_resnet4", pixels=pixels)
 
 
 def test_a_foreign_file_is_not_a_model(tmp_path: Path) -> None:

@@ -24,8 +24,10 @@ from .errors import ConfigError, TrainingError
 from .extract import embed
 from .features import Features
 from .files import read_json, write_atomically, write_json
+from .images import check_noise
 from .methods import METHODS, OldKnowledge, find_method, find_methods
 from .pictures import PictureRow, choose_pictures
+from .pseudo import check_walk
 from .report import write_html
 from .runs import load_learner, versions
 from .search import search
@@ -94,7 +96,10 @@ def _seeds(recipe: Recipe) -> range:
 
 
 def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
-    """Train what is not trained yet, evaluate what is not evaluated yet, write `results.json`."""
+    """Train what is not trained yet, evaluate what is not evaluated yet, write `results.json` and `report.html`."""
+    for cell in cells:  # before anything is trained
+        check_walk(cell.temperature, cell.damping, recipe.steps)
+        check_noise(cell.label_noise)
     _open(recipe, out)
     images, _ = load_split(recipe, out, "val")
     load_split(recipe, out, "train")  # decoded once, here, before processes share it

@@ -5,7 +5,8 @@ import errno
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +29,28 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("r+b") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _flush_folder(path.parent)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            with temporary.open("r+b") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _flush_folder(path.parent)
+    finally:
+        remove(temporary)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Whatever Python, NumPy, torch or safetensors raise when `path` cannot be written becomes one DataError."""
+    try:
+        yield
     except (OSError, SafetensorError) as error:
         raise _cannot_write(path, error) from error
     except RuntimeError as error:
         if "inline_container" not in str(error):  # how torch.save reports a failed write
             raise
         raise _cannot_write(path, error) from error
-    finally:
-        remove(temporary)
 
 
 def remove(path: Path) -> None:

@@ -170,14 +170,19 @@ def split_rows(
     return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
 
 
+def check_noise(share: float) -> None:
+    """Raise ConfigError unless the share of wrong labels is in [0, 1]."""
+    if not 0 <= share <= 1:
+        raise ConfigError(f"label_noise must be in [0, 1]; got {share}")
+
+
 def noisy_labels(labels: Int64[np.ndarray, " n"], share: float, classes: int, seed: int) -> Int64[np.ndarray, " n"]:
     """The labels with a share of them replaced by another class, uniformly, seeded; share 0 changes nothing.
 
     Raises:
         ConfigError: the share is not in [0, 1], or there is no other class.
     """
-    if not 0 <= share <= 1:
-        raise ConfigError(f"label_noise must be in [0, 1]; got {share}")
+    check_noise(share)
     if share == 0:
         return labels.copy()
     if classes < 2:

@@ -14,16 +14,22 @@ def track(epochs: range, title: str, total: int, images: int, shown: bool = True
         yield from epochs
         return
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield from _lines(epochs, title, total, images)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} epochs"))
     with Progress(*columns, TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task(title, total=total, completed=epochs.start, rate="") if console.is_terminal else None
+        task = progress.add_task(title, total=total, completed=epochs.start, rate="")
         for epoch in epochs:
             started = time.monotonic()
             yield epoch
-            seconds = time.monotonic() - started
-            rate = f"{images / seconds:.0f} images/s"
-            if task is not None:
-                progress.update(task, advance=1, rate=rate)
-            else:
-                left = seconds * (total - epoch - 1)
-                print(f"{title}: epoch {epoch + 1}/{total}, {rate}, {left:.0f} s left", file=sys.stderr)
+            progress.update(task, advance=1, rate=f"{images / (time.monotonic() - started):.0f} images/s")
+
+
+def _lines(epochs: range, title: str, total: int, images: int) -> Iterator[int]:
+    for epoch in epochs:
+        started = time.monotonic()
+        yield epoch
+        seconds = time.monotonic() - started
+        left = seconds * (total - epoch - 1)
+        print(f"{title}: epoch {epoch + 1}/{total}, {images / seconds:.0f} images/s, {left:.0f} s left", file=sys.stderr)

@@ -71,7 +71,7 @@ def random_walk_classifier(
 
     Source: Non-Inherent Feature Compatible Learning, Eq. 8 to 11, with P column-stochastic.
     """
-    _check_walk(temperature, damping, steps)
+    check_walk(temperature, damping, steps)
     walk = partial(_walk_weights, temperature=temperature, damping=damping, steps=steps)
     centres = _reduce_classes(vectors, labels, classes, lambda rows: walk(rows) @ rows, True, nonzero=True)
     return like(centres, vectors)
@@ -95,7 +95,7 @@ def random_walk_weights(
     Source: Non-Inherent Feature Compatible Learning, Eq. 8 to 11; Page et al. (1999).
     """
     rows = check_vectors(class_vectors, "class_vectors", nonzero=True)
-    _check_walk(temperature, damping, steps)
+    check_walk(temperature, damping, steps)
     return like(_walk_weights(rows, temperature, damping, steps), class_vectors)
 
 
@@ -146,7 +146,8 @@ def trained_classifier(
     return like(linear.weight.detach() / scale, vectors)
 
 
-def _check_walk(temperature: float, damping: float, steps: int | None) -> None:
+def check_walk(temperature: float, damping: float, steps: int | None) -> None:
+    """Raise ConfigError unless temperature, damping and steps are in range."""
     if not temperature > 0:
         raise ConfigError(f"temperature must be above 0; got {temperature}")
     if not 0 <= damping <= 1 or (damping == 1 and steps is None):

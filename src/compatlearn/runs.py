@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from .backbones import Embedder, Learner, ModelSpec
 from .errors import ConfigError, FormatError
-from .files import read_json, write_atomically, write_json
+from .files import read_json, write_atomically, write_json, writing
 
 
 def save_learner(learner: Learner, path: Path) -> None:
@@ -37,17 +37,18 @@ def load_learner(path: Path) -> Learner:
         raise FormatError(
             f"{path} was not written by `compatlearn train`; for other weights give a backbone name and --weights"
         )
-    spec = json.loads(header["spec"])
-    learner = Learner(
-        Embedder(ModelSpec(**{**spec, "mean": tuple(spec["mean"]), "std": tuple(spec["std"])})),
-        len(weights["classifier.weight"]),
-    )
-    learner.load_state_dict(weights)
+    try:
+        spec = json.loads(header["spec"])
+        spec |= {"mean": tuple(spec["mean"]), "std": tuple(spec["std"])}
+        learner = Learner(Embedder(ModelSpec(**spec)), len(weights["classifier.weight"]))
+        learner.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise FormatError(f"{path} does not hold the model that its header tells of ({error}); train it again") from error
     return learner.eval()
 
 
-def open_run(out: Path, run: dict[str, Any], resume: bool) -> bool:
-    """Begin, or find what an earlier run left; True when that one is finished."""
+def open_run(out: Path, run: dict[str, Any], resume: bool) -> None:
+    """Begin a run, or make sure that what an earlier one left can be gone on with."""
     left = read_json(out / "run.json") if (out / "run.json").exists() else None
     if left is not None and not resume:
         raise ConfigError(f"{out} already holds a run; pass --resume to go on with it, or another --out")
@@ -58,10 +59,8 @@ def open_run(out: Path, run: dict[str, Any], resume: bool) -> bool:
             raise ConfigError(
                 f"{out} was begun with other settings: {'; '.join(changed)}; resume with the same, or another --out"
             )
-        return (out / "model.safetensors").exists()
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "run.json", {**run, "versions": versions()})
-    return False
+    else:
+        write_json(out / "run.json", {**run, "versions": versions()})
 
 
 def versions() -> dict[str, str]:
@@ -75,7 +74,8 @@ def save_checkpoint(accelerator: Any, out: Path, epoch: int) -> None:
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
+    with writing(partial):
+        accelerator.save_state(str(partial))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         older = list(out.glob("checkpoint-*"))

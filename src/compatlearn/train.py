@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .backbones import Embedder, Learner, ModelSpec
 from .config import TrainConfig
 from .data import Images, Pixels, check_skipped
-from .errors import ConfigError, DataError, IncompatibleError, TrainingError
+from .errors import ConfigError, DataError, IncompatibleError, TrainingError, unknown
 from .progress import track
 from .runs import keep_log, load_checkpoint, load_learner, open_run, save_checkpoint, save_learner
 
@@ -101,20 +101,21 @@ def train(
 
     accelerator = Accelerator(
         mixed_precision=config.precision,
-        log_with=config.tracker,
+        log_with=_check_tracker(config.tracker),
         project_dir=out,
         dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=config.seed),
     )
-    run = {"backbone": backbone, "classes": len(images.classes), "rows": len(images), **asdict(config)}
-    finished = open_run(out, run, resume) if accelerator.is_main_process else False
-    accelerator.wait_for_everyone()
-    if finished or (out / "model.safetensors").exists():
-        return load_learner(out / "model.safetensors")
-
     set_seed(config.seed)
     spec = ModelSpec(backbone, config.image_size, config.resize, config.dimension)
     learner = Learner(Embedder(spec), len(images.classes))
     _check_dimension(learner.embedder.dimension, loss)
+    run = {"backbone": backbone, "classes": len(images.classes), "rows": len(images), **asdict(config)}
+    if accelerator.is_main_process:  # nothing is written before everything is known to fit
+        open_run(out, run, resume)
+    accelerator.wait_for_everyone()
+    if (out / "model.safetensors").exists():
+        return load_learner(out / "model.safetensors")
+
     loader = _loader(images, config, pixels, accelerator.num_processes)
     optimizer = torch.optim.SGD(
         learner.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
@@ -155,6 +156,7 @@ def train(
             )
         rate = seen * accelerator.num_processes / (time.monotonic() - started)
         figures = {"class_loss": mean[0], "compatible_loss": mean[1], "images_per_second": rate}
+        figures["unreadable"] = len(loader) * loader.batch_sampler.batch_size // accelerator.num_processes - seen
         accelerator.log(figures, step=epoch)
         if accelerator.is_main_process:
             with (out / "log.jsonl").open("a") as log:
@@ -186,6 +188,19 @@ def _loader(images: Images, config: TrainConfig, pixels: Pixels | None, processe
         num_workers=0 if pixels is not None else config.workers,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _check_tracker(name: str | None) -> str | None:
+    """The tracker's name, if accelerate knows it and it is installed."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    if name is None:
+        return None
+    if name not in LOGGER_TYPE_TO_CLASS:
+        raise unknown("tracker", name, LOGGER_TYPE_TO_CLASS)
+    if name not in [str(getattr(each, "value", each)) for each in get_available_trackers()]:
+        raise ConfigError(f"tracker {name!r} is not installed; install {name}, or leave the tracker out")
+    return name
 
 
 def _schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, batches: int) -> Any:
