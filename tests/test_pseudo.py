@@ -161,8 +161,11 @@ def labelled(classes: int, rows: int, d: int, seed: int) -> tuple[np.ndarray, np
     return vectors.astype(np.float32), generator.permutation(labels) if classes == 1 else labels
 
 
-def test_classifiers_against_loops_over_classes() -> None:
+@pytest.mark.parametrize("in_order", [False, True])
+def test_classifiers_against_loops_over_classes(in_order: bool) -> None:
     vectors, labels = labelled(7, 150, 10, seed=10)
+    if in_order:
+        vectors, labels = vectors[np.argsort(labels)], np.sort(labels)
     for c in range(7):
         rows = vectors[labels == c].astype(np.float64)
         mean = rows.mean(axis=0)

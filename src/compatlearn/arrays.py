@@ -1,6 +1,5 @@
 """NumPy and torch arrays in, the same kind out; checks that name the rows at fault."""
 
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,10 +10,6 @@ from .errors import DataError, first_few
 
 Array: TypeAlias = np.ndarray | Tensor
 BLOCK = 65536  # rows checked at a time
-FAULTS: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
-    ("NaN or infinity", lambda block: (~torch.isfinite(block).all(dim=1)).nonzero()[:, 0]),
-    ("length zero", lambda block: (block == 0).all(dim=1).nonzero()[:, 0]),
-)
 
 
 def as_tensor(values: Array) -> Tensor:
@@ -43,9 +38,16 @@ def check_vectors(vectors: Array, name: str = "vectors", *, nonzero: bool = Fals
         raise DataError(f"{name} must be float16, float32 or float64; got {str(rows.dtype).removeprefix('torch.')}")
     if rows.dtype in (torch.float16, torch.bfloat16):
         rows = rows.float()
-    for fault, at_fault in FAULTS[: 2 if nonzero else 1]:
-        # in blocks: a memory map is read through and never held
-        bad = [int(i) + start for start in range(0, len(rows), BLOCK) for i in at_fault(rows[start : start + BLOCK])]
+    endless: list[int] = []
+    zero: list[int] = []
+    for start in range(0, len(rows), BLOCK):  # in blocks: a memory map is read through and never held
+        block = rows[start : start + BLOCK]
+        sizes = torch.linalg.vector_norm(block, ord=1, dim=1)  # one pass that shows either fault
+        suspects = (~torch.isfinite(sizes)).nonzero()[:, 0]  # or only a sum too large for its type
+        endless += (suspects[~torch.isfinite(block[suspects]).all(dim=1)] + start).tolist()
+        short = torch.finfo(block.dtype).tiny ** 0.5  # squares of less are zero: no length, no direction
+        zero += ((sizes <= short).nonzero()[:, 0] + start).tolist() if nonzero else []
+    for fault, bad in (("NaN or infinity", endless), ("length zero", zero)):
         if bad:
             raise DataError(
                 f"{len(bad)} of {len(rows)} rows of {name} have {fault} (first: {first_few(bad)}); drop or extract them again"

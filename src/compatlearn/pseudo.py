@@ -184,8 +184,12 @@ def _reduce_classes(
     """(classes, d): `reduce` of each class's rows, one class in memory at a time."""
     rows = check_vectors(vectors, nonzero=nonzero)
     targets, count = _check_classes(labels, len(rows), classes)
-    by_class = torch.argsort(targets, stable=True).split(torch.bincount(targets, minlength=count).tolist())
-    centres = torch.stack([reduce(rows[members.to(rows.device)]) for members in by_class])  # (c, d)
+    counts = torch.bincount(targets, minlength=count).tolist()
+    if bool((targets[1:] >= targets[:-1]).all()):  # sorted by class, as image folders are: no copy
+        by_class = iter(rows.split(counts))
+    else:
+        by_class = (rows[members.to(rows.device)] for members in torch.argsort(targets, stable=True).split(counts))
+    centres = torch.stack([reduce(members) for members in by_class])  # (c, d)
     if not normalize:
         return centres
     lengths = centres.norm(dim=1, keepdim=True)
@@ -206,7 +210,7 @@ def _walk_weights(rows: Tensor, temperature: float, damping: float, steps: int |
         return start.to(rows.dtype)
     # float32 cosines are off by 1e-7: by 1e-7/T in P, and by up to 1/(1 − λ) times that in π
     precise = temperature * (1 - damping) < 0.004 and steps is None
-    walk, log_degrees = _transition(F.normalize(rows.double() if precise else rows, dim=1), temperature)
+    walk, log_degrees = _transition(rows.double() if precise else rows, temperature)
     if steps is None:
         pi = _solve(walk, log_degrees, start, damping)
     else:
@@ -216,14 +220,15 @@ def _walk_weights(rows: Tensor, temperature: float, damping: float, steps: int |
     return (pi / pi.sum()).to(rows.dtype)
 
 
-def _transition(unit: Tensor, temperature: float) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+def _transition(rows: Tensor, temperature: float) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """π ↦ P π for P_ij = S_ij / Σ_k S_kj, and log Σ_k S_kj; one (m, m) block, or tiles of it recomputed at each call."""
-    m = len(unit)
+    m = len(rows)
+    unit = rows / (rows.norm(dim=1, keepdim=True) * math.sqrt(temperature))  # products of these are cos / T
     tile = max(1, min(m, BLOCK_BYTES // (m * unit.element_size())))
 
     def logits() -> Iterator[Tensor]:  # (t, m): cos(f_i, f_j) / T with −∞ on the diagonal, some rows at a time
         for first in range(0, m, tile):
-            block = (unit[first : first + tile] @ unit.T).div_(temperature)
+            block = unit[first : first + tile] @ unit.T
             block.diagonal(first).fill_(-torch.inf)
             yield block
 
