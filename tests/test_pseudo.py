@@ -147,6 +147,15 @@ def test_temperatures_at_which_exp_overflows(temperature: float, dtype: type) ->
     np.testing.assert_allclose(weights, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_lengths_whose_squares_leave_float32(scale: float) -> None:
+    vectors = one_class(20, 6, seed=17).astype(np.float32)
+    scaled = (scale * vectors.astype(np.float64)).astype(np.float32)
+    np.testing.assert_allclose(random_walk_weights(scaled), random_walk_weights(vectors), rtol=1e-4)
+    labels = np.zeros(20, dtype=np.int64)
+    np.testing.assert_allclose(mean_classifier(scaled, labels), mean_classifier(vectors, labels), rtol=1e-4)
+
+
 def test_tiles_give_what_one_block_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = one_class(101, 16, seed=9).astype(np.float32)
     whole = random_walk_weights(vectors)

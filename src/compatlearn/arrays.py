@@ -45,8 +45,7 @@ def check_vectors(vectors: Array, name: str = "vectors", *, nonzero: bool = Fals
         sizes = torch.linalg.vector_norm(block, ord=1, dim=1)  # one pass that shows either fault
         suspects = (~torch.isfinite(sizes)).nonzero()[:, 0]  # or only a sum too large for its type
         endless += (suspects[~torch.isfinite(block[suspects]).all(dim=1)] + start).tolist()
-        short = torch.finfo(block.dtype).tiny ** 0.5  # squares of less are zero: no length, no direction
-        zero += ((sizes <= short).nonzero()[:, 0] + start).tolist() if nonzero else []
+        zero += ((sizes == 0).nonzero()[:, 0] + start).tolist() if nonzero else []
     for fault, bad in (("NaN or infinity", endless), ("length zero", zero)):
         if bad:
             raise DataError(

@@ -192,7 +192,7 @@ def _reduce_classes(
     centres = torch.stack([reduce(members) for members in by_class])  # (c, d)
     if not normalize:
         return centres
-    lengths = centres.norm(dim=1, keepdim=True)
+    lengths = _lengths(centres)
     cancelled = (lengths[:, 0] == 0).nonzero()[:, 0].tolist()
     if cancelled:
         raise DataError(
@@ -220,10 +220,15 @@ def _walk_weights(rows: Tensor, temperature: float, damping: float, steps: int |
     return (pi / pi.sum()).to(rows.dtype)
 
 
+def _lengths(rows: Tensor) -> Tensor:
+    """(m, 1); squares are summed in float64, or those of a very short float32 row would vanish."""
+    return torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64).to(rows.dtype)
+
+
 def _transition(rows: Tensor, temperature: float) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """π ↦ P π for P_ij = S_ij / Σ_k S_kj, and log Σ_k S_kj; one (m, m) block, or tiles of it recomputed at each call."""
     m = len(rows)
-    unit = rows / (rows.norm(dim=1, keepdim=True) * math.sqrt(temperature))  # products of these are cos / T
+    unit = rows / (_lengths(rows) * math.sqrt(temperature))  # products of these are cos / T
     tile = max(1, min(m, BLOCK_BYTES // (m * unit.element_size())))
 
     def logits() -> Iterator[Tensor]:  # (t, m): cos(f_i, f_j) / T with −∞ on the diagonal, some rows at a time
