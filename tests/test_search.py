@@ -14,15 +14,27 @@ from compatlearn.errors import ConfigError, DataError, IncompatibleError
 from compatlearn.search import search
 
 module = importlib.import_module("compatlearn.search")  # the package gives the function that name
+rows_module = importlib.import_module("compatlearn.rows")
+candidates = importlib.import_module("compatlearn.candidates")
 unchecked = inspect.unwrap(search)  # without the shape checks of the tests, so that our own errors show
 
 
-@pytest.fixture
-def small_tiles(monkeypatch):
-    monkeypatch.setattr(module, "QUERY_TILE", 3)
-    monkeypatch.setattr(module, "GALLERY_TILE", 5)
-    monkeypatch.setattr(module, "SPARE", 1)
-    monkeypatch.setattr(module, "ELEMENTS", 64)
+def shrink(patch, *, height=4, across=2, group=2, blocks=1, crowd=8, spare=1, held=64, bfloat16=True):
+    """Tiles so small that a few rows cross every border there is."""
+    patch.setattr(candidates, "TILES", {"cpu": (height * group, height * group * across)})
+    patch.setattr(candidates, "GROUP", group)
+    patch.setattr(candidates, "CROWD", crowd)
+    patch.setattr(candidates, "CACHE", 24)
+    patch.setattr(candidates, "OPERAND_BYTES", blocks * 500)
+    patch.setattr(module, "SPARE", dict.fromkeys(module.SPARE, spare))
+    patch.setattr(module, "GALLERY_TILE", 5)
+    patch.setattr(module, "HELD", held * 8)
+    patch.setattr(module, "fast_in_bfloat16", lambda device: bfloat16)
+
+
+@pytest.fixture(params=[True, False], ids=["bfloat16", "float32"])
+def small_tiles(request, monkeypatch):
+    shrink(monkeypatch, bfloat16=request.param)
 
 
 def brute_force(queries, gallery, k, metric="euclidean", exclude=None):
@@ -75,10 +87,17 @@ def test_ties_and_odd_sizes(data):
     dtype = data.draw(st.sampled_from([np.float16, np.float32, np.float64]))
     exclude = rng.integers(-1, n, q) if data.draw(st.booleans()) else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "QUERY_TILE", data.draw(st.integers(1, 4)))
-        patch.setattr(module, "GALLERY_TILE", data.draw(st.integers(1, 9)))
-        patch.setattr(module, "ELEMENTS", data.draw(st.integers(1, 99)))
-        patch.setattr(module, "SPARE", data.draw(st.integers(0, 3)))
+        shrink(
+            patch,
+            height=data.draw(st.integers(1, 4)),
+            across=data.draw(st.integers(1, 3)),
+            group=data.draw(st.sampled_from([1, 2, 4])),
+            blocks=data.draw(st.integers(1, 2)),
+            crowd=data.draw(st.integers(1, 8)),
+            spare=data.draw(st.integers(0, 3)),
+            held=data.draw(st.integers(1, 99)),
+            bfloat16=data.draw(st.booleans()),
+        )
         assert_exact(queries.astype(dtype), gallery.astype(dtype), data.draw(st.integers(1, 30)), exclude=exclude)
 
 
@@ -165,27 +184,122 @@ def test_longer_query_ranks_as_its_head_and_reports_padded_distances():
     np.testing.assert_allclose(whole.distances**2, head.distances**2 + tail, rtol=1e-5)
 
 
-def test_most_queries_need_no_second_pass(monkeypatch):
-    """The bound is tight enough to be of use: unit rows of a usual size settle with float32 products."""
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_the_same_rows_on_both_sides(data):
+    """Each tile of the symmetric matrix serves both sides, whatever the borders, ties and duplicates."""
+    n, d, k = (data.draw(st.integers(1, top)) for top in (60, 5, 9))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    spread = data.draw(st.sampled_from([2, 50]))
+    vectors = rng.integers(-spread, spread, (n, d)).astype(data.draw(st.sampled_from([np.float16, np.float32, np.float64])))
+    equal = vectors.copy() if data.draw(st.booleans()) else vectors
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(
+            patch,
+            height=data.draw(st.integers(1, 4)),
+            across=data.draw(st.integers(1, 3)),
+            group=data.draw(st.sampled_from([1, 2, 4])),
+            blocks=data.draw(st.integers(1, 2)),
+            spare=data.draw(st.integers(0, 3)),
+        )
+        assert_exact(vectors, equal, k, exclude_self=data.draw(st.booleans()))
+
+
+def normalized(rows, dimension):
+    values = normal(rows, dimension, rows)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_the_first_type_settles_usual_vectors(dtype, monkeypatch):
+    """The bounds are tight enough to be of use: hardly a query is searched twice."""
     seen = []
     settle = module._settle
-    monkeypatch.setattr(module, "_settle", lambda *given: seen.append(settle(*given)) or seen[-1])
-    queries, gallery = (torch.nn.functional.normalize(torch.from_numpy(normal(n, 512, n))) for n in (64, 6000))
+    monkeypatch.setattr(module, "_settle", lambda *given: seen.append((given[2], settle(*given))) or seen[-1][1])
+    monkeypatch.setattr(module, "fast_in_bfloat16", lambda device: dtype == torch.bfloat16)
+    queries, gallery = normalized(64, 512), normalized(6000, 512)
+    if dtype == torch.float64:
+        queries, gallery = queries.astype(np.float64), gallery.astype(np.float64)
     search(queries, gallery, 5)
-    assert len(seen[0]) == 0
+    search(gallery, gallery, 5, exclude_self=True)
+    for name, left in (seen[0], next(entry for entry in seen[1:] if entry[0] == dtype)):
+        assert name == dtype
+        assert len(left) < 0.05 * (64 if left is seen[0][1] else 6000)
+
+
+def test_a_type_that_settles_little_is_left_early(monkeypatch):
+    """Classes that have collapsed to points: bounds in bfloat16 cannot tell their members apart, so float32 takes over."""
+    rng = np.random.default_rng(0)
+    vectors = (rng.standard_normal((20, 64))[np.arange(4000) % 20] + 1e-3 * rng.standard_normal((4000, 64))).astype(np.float32)
+    seen = []
+    settle = module._settle
+    monkeypatch.setattr(module, "_settle", lambda *given: seen.append((given[2], len(given[1]))) or settle(*given))
+    monkeypatch.setattr(module, "fast_in_bfloat16", lambda device: True)
+    hits = search(vectors, vectors, 3, exclude_self=True)
+    assert seen[:2] == [(torch.bfloat16, 4000), (torch.float32, 4000)]
+    indices, _ = brute_force(vectors[:50], vectors, 3, exclude=np.arange(50))
+    np.testing.assert_array_equal(hits.indices[:50], indices)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_every_bound_is_below_its_distance(data):
+    """Operands of any rows, in each type: the product is at most the halved squared distance, and not far below it."""
+    dtype = data.draw(st.sampled_from([torch.bfloat16, torch.float32, torch.float64]))
+    d = data.draw(st.integers(1, 300))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    offset, scale = data.draw(st.sampled_from([0.0, 1.0, 1e3])), data.draw(st.sampled_from([1e-30, 1e-3, 1.0, 1e15]))
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    rows = (torch.from_numpy(scale * (offset + rng.standard_normal((n, d)))).to(wide) for n in (7, 41))
+    queries, gallery = rows
+    frame = candidates.Frame.of(gallery, dtype, unit=False)
+    (left, ours), (right, theirs) = frame.operand(queries, query=True), frame.operand(gallery, query=False)
+    bounds = (left @ right.T)[:7, :41].double()
+    exact = (queries.double()[:, None] - gallery.double()).square().sum(dim=2) / 2 * frame.scale**2
+    width = 2.1 * (ours[:, :1] * theirs[:, 1] + ours[:, 1:] * theirs[:, 0])
+    width = width + 2.1 * frame.slack(d) * (ours[:, :1].square() + theirs[:, 0].square())
+    assert (bounds - frame.rounding * bounds.abs() <= exact * (1 + 1e-14)).all()
+    assert (bounds + 2 * frame.rounding * bounds.abs() + width + frame.least >= exact * (1 - 1e-14)).all()
+    assert (left @ right.T)[:, 41:].isfinite().all()
+    assert ((left @ right.T)[7:] > 1e12).all()  # what fills a tile up is no neighbour
+    same = frame.operand(gallery, query=True)[0]
+    torch.testing.assert_close(frame.mirrored(same), right, rtol=0, atol=0)
+
+
+def test_rows_beyond_the_frame_go_to_the_next_type():
+    vectors = normal(400, 16)
+    vectors[350:] *= 1e12
+    assert_exact(vectors, vectors, 5, exclude_self=True)
+    assert_exact(normal(3, 16, 1), vectors, 380)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_parts_of_a_gallery_merge_to_the_whole(metric):
+    rng = np.random.default_rng(0)
+    gallery, queries = (rng.integers(0, 3, (n, 4)).astype(np.float32) + 0.5 for n in (50, 20))
+    skip = torch.from_numpy(rng.integers(-1, 50, 20))
+    parts = []
+    for start, stop in ((0, 3), (3, 30), (30, 50)):  # the first has fewer rows than are asked for
+        inside = torch.where((skip >= start) & (skip < stop), skip - start, -1)
+        indices, squared = module.nearest(queries, gallery[start:stop], 7, metric, inside)
+        parts.append((torch.where(indices < 0, -1, indices + start), squared))
+    indices, squared = module.merge(parts, 7)
+    whole = module.nearest(queries, gallery, 7, metric, skip)
+    torch.testing.assert_close(indices, whole[0], rtol=0, atol=0)
+    torch.testing.assert_close(squared, whole[1], rtol=0, atol=0)
 
 
 @pytest.mark.usefixtures("small_tiles")
 def test_memory_map_is_read_in_tiles(tmp_path, monkeypatch):
     path = tmp_path / "gallery.npy"
-    np.save(path, normal(23, 6, 1))
+    np.save(path, normal(43, 6, 1))
     gallery = np.load(path, mmap_mode="r")
     longest = []
-    check = module.check_vectors
-    monkeypatch.setattr(module, "check_vectors", lambda v, *a, **o: longest.append(len(v)) or check(v, *a, **o))
+    tensor = rows_module.as_tensor
+    monkeypatch.setattr(rows_module, "as_tensor", lambda values: longest.append(len(values)) or tensor(values))
     hits = search(gallery, gallery, 4, exclude_self=True)
     np.testing.assert_array_equal(hits.indices, search(np.array(gallery), np.array(gallery), 4, exclude_self=True).indices)
-    assert max(longest) == 5
+    assert max(longest[: longest.index(43)] if 43 in longest else longest) <= 16
     assert not isinstance(hits.indices, np.memmap)
 
 

@@ -2,57 +2,49 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """No TF32, bfloat16 or autocast in here, whatever the caller has set: products are what their type says."""
-    with torch.autocast(device.type, enabled=False):
-        if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # before torch 2.9
-            precision = torch.get_float32_matmul_precision()
+    """No TF32, autocast or sums in bfloat16 in here, whatever the caller has set: products are what their type says."""
+    cuda: Any = torch.backends.cuda.matmul
+    switches: list[tuple[Any, str, Any]] = [(cuda, "allow_bf16_reduced_precision_reduction", False)]
+    newer = hasattr(cuda, "fp32_precision")  # since torch 2.9
+    if newer:
+        switches += [(cuda, "fp32_precision", "ieee"), (torch.backends.mkldnn.matmul, "fp32_precision", "ieee")]  # type: ignore[attr-defined]
+    before = [getattr(place, name) for place, name, _ in switches]
+    precision = None if newer else torch.get_float32_matmul_precision()
+    try:
+        for place, name, value in switches:
+            setattr(place, name, value)
+        if precision:
             torch.set_float32_matmul_precision("highest")
-            try:
-                yield
-            finally:
-                torch.set_float32_matmul_precision(precision)
-            return
-        backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-        before = [backend.fp32_precision for backend in backends]
-        try:
-            for backend in backends:
-                backend.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
             yield
-        finally:
-            for backend, value in zip(backends, before, strict=True):
-                backend.fp32_precision = value
+    finally:
+        for (place, name, _), value in zip(switches, before, strict=True):
+            setattr(place, name, value)
+        if precision:
+            torch.set_float32_matmul_precision(precision)
 
 
-def squared_distance_error(
-    lengths: Float[Tensor, " b"], reach: Float[Tensor, ""], dimension: int, dtype: torch.dtype
-) -> Float[Tensor, " b"]:
-    """Largest difference between ‖q‖² + 2 (‖g‖²/2 − q·g), the bracket in `dtype`, and Σ (q_i − g_i)² in float64.
+@cache
+def fast_in_bfloat16(device: torch.device) -> bool:
+    """Products of bfloat16 rows are faster than of float32 rows there, and are summed in float32."""
+    if device.type == "cuda":
+        known = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        known = device.type == "cpu" and any(
+            getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        )
+    return known and _sums_in_float32(device)
 
-    Args:
-        lengths: (b,) float64 lengths of the queries q.
-        reach: the length of the longest gallery row g.
-        dimension: of both.
-        dtype: float32 or float64, the type that the bracket is computed in.
 
-    Returns:
-        (b,) float64 bounds, infinite where the products may overflow.
-
-    Source: the error of an inner product in any order of summation, |error| ≤ γ_d ‖q‖ ‖g‖ with γ_d = d u / (1 − d u),
-    u half the machine epsilon (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). The few roundings beside
-    it (to `dtype`, of ‖g‖²/2, of their difference) are counted as eight more dimensions.
-    """
-    terms, info = dimension + 8, torch.finfo(dtype)
-    unit = info.eps / 2
-    product = terms * unit / (1 - terms * unit) * (lengths * reach + reach**2 / 2)
-    underflow = dimension * info.tiny * (1 + lengths + reach)
-    difference = terms * torch.finfo(torch.float64).eps * (lengths + reach) ** 2
-    error = 2 * (product + underflow) + difference
-    return error.masked_fill((lengths + reach) ** 2 > info.max / 16, torch.inf)
+def _sums_in_float32(device: torch.device) -> bool:
+    """1 + 1 + …: a sum in bfloat16, whose steps are 2 wide from 256 on, stays there."""
+    ones = torch.ones(32, 1 << 16, dtype=torch.bfloat16, device=device)
+    return bool((ones @ ones.T == 1 << 16).all())

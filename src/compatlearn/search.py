@@ -1,27 +1,29 @@
-"""Exact nearest neighbours: float32 products choose candidates, float64 differences rank them, a bound is the proof.
+"""Exact nearest neighbours: bounds from a matrix product choose candidates, float64 differences rank them.
 
-The order is that of squared distances in float64 by direct differences, ties by row number. A query whose candidates
-are not proven complete (many duplicates, a huge common offset) is searched again with float64 products, and after
-that, if need be, by the differences themselves. Queries and gallery are read in tiles, so both may be memory maps.
+The order is that of squared distances in float64 by direct differences, ties by row number. A query is settled once its
+k-th distance lies below the bound of every row that is no candidate: first with bounds from a product in bfloat16, where
+that is fast, then in float32, then in float64, and after that, if need be (many duplicates), by the differences
+themselves. Queries and gallery are read in tiles, so both may be memory maps.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
 
-from .arrays import Array, as_tensor, check_vectors, like
-from .errors import ConfigError, DataError, IncompatibleError, first_few, unknown
-from .precision import full_precision, squared_distance_error
+from .arrays import Array, as_tensor, like
+from .candidates import Frame, Pool, survey
+from .errors import ConfigError, DataError, IncompatibleError, unknown
+from .precision import fast_in_bfloat16, full_precision
+from .rows import Rows
 
 METRICS = ("euclidean", "cosine")
-QUERY_TILE = 1024
-GALLERY_TILE = 8192
-ELEMENTS = 1 << 21  # float64 differences held at a time: 16 MB
-SPARE = 16  # candidates beyond k, and one more for every four of k
-LONGEST, SHORTEST = 1e150, 1e-150  # lengths whose square is still an ordinary float64
+GALLERY_TILE = 8192  # rows read at a time where all differences are taken
+HELD = 1 << 19  # bytes of differences at a time, so that they stay in the processor's cache
+SPARE = {torch.bfloat16: 32, torch.float32: 12, torch.float64: 12}  # candidates beyond 1.25 k
+SAMPLE = 256  # gallery rows whose mean and size set the frame of the bounds
 
 
 @dataclass(frozen=True)
@@ -38,54 +40,13 @@ class Hits:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Rows read a tile at a time as float64; of unit length for the cosine metric."""
-
-    values: Array
-    name: str
-    unit: bool
-    device: torch.device
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def tile(self, start: int, stop: int) -> Float[Tensor, "m d"]:
-        """Rows [start, stop), checked."""
-        name = f"{self.name}[{start}:{min(stop, len(self))}]"
-        block = check_vectors(self.values[start:stop], name, nonzero=self.unit).to(self.device).double()
-        lengths = torch.linalg.vector_norm(block, dim=1)
-        bad = ((lengths > LONGEST) | (lengths < SHORTEST if self.unit else lengths.isnan())).nonzero()[:, 0].tolist()
-        if bad:
-            raise DataError(
-                f"{len(bad)} rows of {name} have a length beyond 1e±150 (first: {first_few(bad)}); scale the vectors"
-            )
-        return block / lengths[:, None] if self.unit else block
-
-    def take(self, rows: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
-        """The given rows, which a tile has checked before."""
-        values = self.values
-        block = as_tensor(values[rows.to(values.device)] if isinstance(values, Tensor) else values[rows.cpu().numpy()])
-        block = block.to(self.device).double()
-        return block / torch.linalg.vector_norm(block, dim=1, keepdim=True) if self.unit else block
-
-
-@dataclass(frozen=True)
 class _Task:
-    queries: _Rows
-    gallery: _Rows
+    queries: Rows
+    gallery: Rows
     skip: Int[Tensor, " q"]  # gallery row to leave out, -1 for none
     k: int
     indices: Int[Tensor, "q k"]  # the result, filled in as queries are settled
     squared: Float[Tensor, "q k"]  # float64, on the first d_gallery dimensions
-
-    @property
-    def width(self) -> int:
-        return int(self.gallery.values.shape[1])
-
-    def fitted(self, rows: Int[Tensor, " m"]) -> Float[Tensor, "m d_gallery"]:
-        """Queries cut or zero-padded to the gallery's dimension."""
-        vectors = self.queries.take(rows)
-        return pad(vectors, (0, self.width - vectors.shape[1]))
 
 
 def search(
@@ -121,23 +82,54 @@ def search(
     for name, values in (("queries", queries), ("gallery", gallery)):
         if values.ndim != 2 or 0 in values.shape:
             raise DataError(f"{name} must be (rows, dimension), both at least 1; got shape {tuple(values.shape)}")
-    device = queries.device if isinstance(queries, Tensor) and queries.device.type != "mps" else torch.device("cpu")
-    skip = _rows_to_skip(len(queries), len(gallery), exclude_self, exclude).to(device)
-    indices = torch.full((len(queries), k), -1, device=device)
-    squared = torch.full((len(queries), k), torch.inf, dtype=torch.float64, device=device)
-    unit = metric == "cosine"
-    rows = _Rows(queries, "queries", unit, device), _Rows(gallery, "gallery", unit, device)
-    task = _Task(rows[0], rows[1], skip, k, indices, squared)
-    with torch.no_grad(), full_precision(device):
-        tails = _query_tails(task)  # checks the queries before any work is done
-        double = torch.float64 in (as_tensor(queries[:1]).dtype, as_tensor(gallery[:1]).dtype)
-        pending = torch.arange(len(queries), device=device)
-        for dtype in (torch.float64,) if double else (torch.float32, torch.float64):
-            pending = _settle(task, pending, dtype)
-        _search_directly(task, pending)
-        squared += tails[:, None]
-        distances = squared / 2 if unit else squared.sqrt()
+    skip = _rows_to_skip(len(queries), len(gallery), exclude_self, exclude)
+    indices, squared = nearest(queries, gallery, k, metric, skip)
+    distances = squared / 2 if metric == "cosine" else squared.sqrt()
+    double = torch.float64 in (as_tensor(queries[:1]).dtype, as_tensor(gallery[:1]).dtype)
     return Hits(like(indices, queries), like(distances if double else distances.float(), queries))
+
+
+def nearest(
+    queries: Array, gallery: Array, k: int, metric: str, skip: Int[Tensor, " q"]
+) -> tuple[Int[Tensor, "q k"], Float[Tensor, "q k"]]:
+    """`search` before its distances are rounded: (q, k) rows and squared distances in float64 (of unit rows for cosine).
+
+    Args:
+        queries: (q, d_query) and gallery: (n, d_gallery) as in `search`.
+        skip: (q,) the gallery row to leave out of each query's list, -1 for none.
+    """
+    device = queries.device if isinstance(queries, Tensor) and queries.device.type != "mps" else torch.device("cpu")
+    double = torch.float64 in (as_tensor(queries[:1]).dtype, as_tensor(gallery[:1]).dtype)
+    known = metric == "cosine", gallery.shape[1], device
+    task = _Task(
+        Rows(queries, "queries", *known),
+        Rows(gallery, "gallery", *known),
+        skip.to(device),
+        k,
+        torch.full((len(queries), k), -1, device=device),
+        torch.full((len(queries), k), torch.inf, dtype=torch.float64, device=device),
+    )
+    with torch.no_grad(), full_precision(device):
+        pending = torch.arange(len(queries), device=device)
+        for dtype in (torch.float64,) if double else (torch.bfloat16, torch.float32, torch.float64):
+            if len(pending) and (dtype != torch.bfloat16 or fast_in_bfloat16(device)):
+                pending = _settle(task, pending, dtype)
+        _search_directly(task, pending)
+        if queries.shape[1] > gallery.shape[1]:
+            for start in range(0, len(queries), GALLERY_TILE):
+                part = slice(start, start + GALLERY_TILE)
+                task.squared[part] += task.queries.tail(part.start, part.stop)[:, None]
+    return task.indices, task.squared
+
+
+def merge(
+    parts: Sequence[tuple[Int[Tensor, "q k"], Float[Tensor, "q k"]]], k: int
+) -> tuple[Int[Tensor, "q k"], Float[Tensor, "q k"]]:
+    """The k nearest of what `nearest` found in parts of a gallery, their row numbers made those of the whole gallery."""
+    indices, squared = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))
+    indices, order = indices.sort(dim=1)
+    squared, kept = squared.gather(1, order).sort(dim=1, stable=True)
+    return indices.gather(1, kept)[:, :k], squared[:, :k]
 
 
 def _rows_to_skip(queries: int, gallery: int, exclude_self: bool, exclude: Array | None) -> Int[Tensor, " q"]:
@@ -164,85 +156,125 @@ def _rows_to_skip(queries: int, gallery: int, exclude_self: bool, exclude: Array
     return skip.long()
 
 
-def _query_tails(task: _Task) -> Float[Tensor, " q"]:
-    """Squared length of every query beyond the gallery's dimension."""
-    count, width = len(task.queries), task.width
-    tiles = (task.queries.tile(start, start + QUERY_TILE) for start in range(0, count, QUERY_TILE))
-    return torch.cat([tile[:, width:].square().sum(dim=1) for tile in tiles])
-
-
 def _settle(task: _Task, pending: Int[Tensor, " p"], dtype: torch.dtype) -> Int[Tensor, " u"]:
-    """Find candidates with products in `dtype`, rank them in float64; returns the queries not proven right."""
-    if len(pending) == 0:
-        return pending
-    rows = len(task.gallery)
-    count = min(rows, task.k + task.k // 4 + SPARE)
-    scores, candidates, reach = _candidates(task, pending, count, dtype)
-    unproven = []
-    step = max(1, ELEMENTS // (count * task.width))
-    for block in range(0, len(pending), step):
-        ids = pending[block : block + step]
-        queries = task.fitted(ids)
-        found = candidates[block : block + step].sort(dim=1).values  # by row: a stable sort then breaks ties by row
-        found = found.masked_fill(found == task.skip[ids, None], -1)
-        near = task.gallery.take(found.clamp(min=0).flatten()).view(*found.shape, task.width)  # (b, count, d)
-        exact = (near - queries[:, None]).square_().sum(dim=2).masked_fill(found < 0, torch.inf)
-        exact, order = exact.sort(dim=1, stable=True)
-        kept = min(task.k, count)
-        task.squared[ids, :kept] = exact[:, :kept]
-        task.indices[ids, :kept] = found.gather(1, order)[:, :kept]
-        # every row that is no candidate is at least this far away
-        lengths = queries.square().sum(dim=1)
-        error = squared_distance_error(lengths.sqrt(), reach, task.width, dtype)
-        limit = lengths + 2 * scores[block : block + step].amax(dim=1).double() - error
-        proven = error.isfinite() & ((exact[:, kept - 1] < limit) | (count == rows))
-        unproven.append(ids[~proven])
-    return torch.cat(unproven)
+    """Choose candidates by bounds from a product in `dtype`, rank them in float64; returns the queries not proven right."""
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    rows = torch.linspace(0, len(task.gallery) - 1, min(SAMPLE, len(task.gallery))).long()
+    frame = Frame.of(task.gallery.take(rows, wide), dtype, task.gallery.unit)
+    every = len(pending) == len(task.queries)
+    same = every and _equal(task.queries, task.gallery)
+
+    def read(start: int, stop: int) -> Float[Tensor, "m d"]:
+        return task.queries.tile(start, stop, wide) if every else task.queries.take(pending[start:stop], wide)
+
+    def read_gallery(start: int, stop: int) -> Float[Tensor, "m d"]:
+        return task.gallery.tile(start, stop, wide)
+
+    count = task.k + 1 + task.k // 4 + SPARE[dtype]  # one for the row left out
+    unproven, done = [pending[:0]], 0
+    try:
+        for part, pool, *sizes in survey(read, len(pending), read_gallery, len(task.gallery), frame, count, same=same):
+            unproven.append(_rank(task, pending[part], pool, frame, *sizes))
+            if done == 0 and len(unproven[1]) > part.stop // 2:  # the next type will do better
+                return pending
+            done = part.stop
+    except OverflowError:  # rows too far apart for this type
+        pass
+    return torch.cat([*unproven, pending[done:]])
 
 
-def _candidates(
-    task: _Task, pending: Int[Tensor, " p"], count: int, dtype: torch.dtype
-) -> tuple[Float[Tensor, "p c"], Int[Tensor, "p c"], Float[Tensor, ""]]:
-    """The `count` smallest scores ‖g‖²/2 − q·g of each query, their gallery rows, and the longest gallery row."""
-    device = pending.device
-    scores = torch.full((len(pending), count), torch.inf, dtype=dtype, device=device)
-    rows = torch.full((len(pending), count), -1, device=device)
-    reach = torch.zeros((), dtype=torch.float64, device=device)
-    for start in range(0, len(task.gallery), GALLERY_TILE):
-        tile = task.gallery.tile(start, start + GALLERY_TILE)
-        halves = tile.square().sum(dim=1) / 2
-        reach = torch.maximum(reach, (2 * halves.max()).sqrt())
-        tile, halves = tile.to(dtype), halves.to(dtype)
-        for block in range(0, len(pending), QUERY_TILE):
-            part = slice(block, block + QUERY_TILE)
-            new = torch.addmm(halves, task.fitted(pending[part]).to(dtype), tile.T, alpha=-1)  # (b, t)
-            new = _leave_out(new, task.skip[pending[part]] - start)
-            new, at = new.topk(min(count, len(tile)), dim=1, largest=False, sorted=False)
-            both = torch.cat([scores[part], new], dim=1)
-            scores[part], kept = both.topk(count, dim=1, largest=False, sorted=False)
-            rows[part] = torch.cat([rows[part], at + start], dim=1).gather(1, kept)
-    return scores, rows, reach
+def _equal(queries: Rows, gallery: Rows) -> bool:
+    """The same rows, so that distances are symmetric; looked at only as long as they are."""
+    mine, theirs = queries.values, gallery.values
+    if mine is theirs:
+        return True
+    tiles = (slice(start, start + GALLERY_TILE) for start in range(0, len(gallery), GALLERY_TILE))
+    return (
+        mine.shape == theirs.shape
+        and mine.dtype == theirs.dtype
+        and all(torch.equal(*(as_tensor(values[tile]).to(queries.device) for values in (mine, theirs))) for tile in tiles)
+    )
 
 
-def _leave_out(values: Float[Tensor, "b t"], columns: Int[Tensor, " b"]) -> Float[Tensor, "b t"]:
-    """Infinity, in place, in the column given for each row; columns outside the tile are passed over."""
-    inside = ((columns >= 0) & (columns < values.shape[1])).nonzero()[:, 0]
-    values[inside, columns[inside]] = torch.inf
-    return values
+def _rank(
+    task: _Task,
+    ids: Int[Tensor, " b"],
+    pool: Pool,
+    frame: Frame,
+    query_sizes: Float[Tensor, "b 2"],
+    gallery_sizes: Float[Tensor, "n 2"],
+) -> Int[Tensor, " u"]:
+    """Rank the survivors of some queries, store the k nearest of each; returns the queries that these do not settle."""
+    count, rows = len(ids), len(task.gallery)
+    queries, found, lower = pool.survivors()
+    real = (queries < count) & (found < rows)  # blocks are filled up to a multiple of a group
+    real &= found != task.skip[ids][queries.clamp(max=count - 1)]
+    order = torch.argsort((queries * (rows + 1) + found)[real])  # by row: a stable sort of distances breaks ties by row
+    queries, found, lower = queries[real][order], found[real][order], lower[real][order].double()
+    # what is certainly further away than k others need not be ranked
+    (a, lost_a), (b, lost_b) = query_sizes[queries].unbind(1), gallery_sizes[found].unbind(1)
+    slack = 2.1 * (lost_a * b + a * lost_b + frame.slack(task.gallery.width) * (a.square() + b.square()))
+    upper = _table(queries, lower + 2 * frame.rounding * lower.abs() + slack + frame.least, count)
+    kept = lower <= upper.kthvalue(min(task.k, upper.shape[1]), dim=1).values[queries]
+    queries, found = queries[kept], found[kept]
+    if len(found) > 2 * task.k * count and 1e-9 < frame.scale < 1e9:  # many: the same once more, closer
+        lower, upper = _bounds(task, ids[queries], found)
+        kept = lower <= _table(queries, upper, count).kthvalue(task.k, dim=1).values[queries]
+        queries, found = queries[kept], found[kept]
+    squared = _table(queries, _squared_distances(task, ids[queries], found, torch.float64), count)
+    squared, order = squared.sort(dim=1, stable=True)
+    nearest = _table(queries, found, count, fill=-1).gather(1, order)
+    width = min(task.k, squared.shape[1])
+    task.squared[ids, :width], task.indices[ids, :width] = squared[:, :width], nearest[:, :width]
+    # every row that is no survivor is at least this far away
+    limit = pool.threshold[:count].double()
+    limit = limit - frame.rounding * limit.abs()
+    last = task.squared[ids, task.k - 1].sqrt() * (1 + 1e-15 * (task.gallery.width + 8)) + frame.unit * 4e-15
+    return ids[~((limit == torch.inf) | ((last * frame.scale).square() / 2 < limit))]
+
+
+def _table(queries: Int[Tensor, " p"], values: Tensor, count: int, fill: float | int = torch.inf) -> Tensor:
+    """(count, w): in row i the values of query i, filled up; the queries are in order."""
+    counts = torch.bincount(queries, minlength=count)
+    table = torch.full((count, max(1, int(counts.max()))), fill, dtype=values.dtype, device=values.device)
+    table[queries, torch.arange(len(queries), device=queries.device) - (counts.cumsum(0) - counts)[queries]] = values
+    return table
+
+
+def _squared_distances(
+    task: _Task, queries: Int[Tensor, " p"], gallery: Int[Tensor, " p"], dtype: torch.dtype
+) -> Float[Tensor, " p"]:
+    """Σ (q_i − g_i)² of each pair of rows, computed in `dtype`, as float64."""
+    squared = torch.empty(len(queries), dtype=torch.float64, device=queries.device)
+    step = max(1, HELD // (task.gallery.width * dtype.itemsize))
+    for part in (slice(start, start + step) for start in range(0, len(queries), step)):
+        difference = task.gallery.take(gallery[part], dtype).sub_(task.queries.take(queries[part], dtype))
+        squared[part] = difference.square_().sum(dim=1)
+    return squared
+
+
+def _bounds(task: _Task, queries: Int[Tensor, " p"], gallery: Int[Tensor, " p"]) -> tuple[Tensor, Tensor]:
+    """(p,) lower and upper bounds of the distance of each pair, from float32 differences: a sum of squares has only
+    relative errors; rows scaled to unit length have an absolute one too."""
+    distances = _squared_distances(task, queries, gallery, torch.float32).sqrt()
+    relative = (task.gallery.width + 8) * torch.finfo(torch.float32).eps / 2
+    absolute = 1e-6 if task.gallery.unit else 1e-18
+    return distances * (1 - relative) - absolute, distances * (1 + relative) + absolute
 
 
 def _search_directly(task: _Task, pending: Int[Tensor, " p"]) -> None:
     """Rank by the differences themselves, for the few queries that no bound could settle."""
     task.indices[pending], task.squared[pending] = -1, torch.inf
-    size = max(1, min(GALLERY_TILE, ELEMENTS // task.width))
-    step = max(1, ELEMENTS // (size * task.width))
+    size = max(1, min(GALLERY_TILE, HELD // (8 * task.gallery.width)))
+    step = max(1, HELD // (8 * size * task.gallery.width))
     for start in range(0, len(task.gallery) if len(pending) else 0, size):
-        tile = task.gallery.tile(start, start + size)
-        rows = torch.arange(start, start + len(tile), device=pending.device)
+        rows = torch.arange(start, min(start + size, len(task.gallery)), device=pending.device)
+        tile = task.gallery.tile(start, start + size)  # checked, also where no bound looked
         for ids in torch.split(pending, step):
-            new = (tile - task.fitted(ids)[:, None]).square_().sum(dim=2)  # (b, t)
-            new = _leave_out(new, task.skip[ids] - start)
+            new = (tile - task.queries.take(ids)[:, None]).square_().sum(dim=2)  # (b, t)
+            new = new.masked_fill(task.skip[ids, None] == rows, torch.inf)
             # earlier rows stand first, so the stable sort keeps ties in row order
             squared, order = torch.cat([task.squared[ids], new], dim=1).sort(dim=1, stable=True)
             found = torch.cat([task.indices[ids], rows.expand(len(ids), -1)], dim=1).gather(1, order)
             task.squared[ids], task.indices[ids] = squared[:, : task.k], found[:, : task.k]
+    task.indices[task.squared.isinf()] = -1  # the row left out
