@@ -53,8 +53,8 @@ class Frame:
 
     @property
     def rounding(self) -> float:
-        """Relative error of a bound that the product's own type causes as it stores it."""
-        return torch.finfo(self.dtype).eps
+        """Relative error that a bound may have from being stored in the product's own type."""
+        return 0.51 * torch.finfo(self.dtype).eps
 
     @property
     def least(self) -> float:

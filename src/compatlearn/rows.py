@@ -42,8 +42,8 @@ class Rows:
             )
         return self._fit((block / lengths[:, None] if self.unit else block).to(dtype))
 
-    def take(self, rows: Int[Tensor, " m"], dtype: torch.dtype = torch.float64) -> Float[Tensor, "m d"]:
-        """The given rows, which a tile has checked before."""
+    def take(self, rows: Int[Tensor, " m"], dtype: torch.dtype | None = torch.float64) -> Float[Tensor, "m d"]:
+        """The given rows, which a tile has checked before; None leaves them in the type they have."""
         values = self.values
         if isinstance(values, Tensor) or (values.flags.writeable and values.flags.c_contiguous):
             values = as_tensor(values)  # no copy
@@ -52,7 +52,8 @@ class Rows:
             block = torch.from_numpy(values[rows.cpu().numpy()])
         block = block.to(self.device)
         lengths = torch.linalg.vector_norm(block, dim=1, keepdim=True, dtype=torch.float64) if self.unit else None
-        return self._fit((block if lengths is None else block / lengths).to(dtype))
+        block = block if lengths is None else block / lengths
+        return self._fit(block if dtype is None else block.to(dtype))
 
     def tail(self, start: int, stop: int) -> Float[Tensor, " m"]:
         """Squared lengths of rows [start, stop) beyond `width`."""

@@ -214,10 +214,10 @@ def _rank(
     # what is certainly further away than k others need not be ranked
     (a, lost_a), (b, lost_b) = query_sizes[queries].unbind(1), gallery_sizes[found].unbind(1)
     slack = 2.1 * (lost_a * b + a * lost_b + frame.slack(task.gallery.width) * (a.square() + b.square()))
-    upper = _table(queries, lower + 2 * frame.rounding * lower.abs() + slack + frame.least, count)
+    upper = _table(queries, lower + frame.rounding * lower.abs() + slack + frame.least, count)
     kept = lower <= upper.kthvalue(min(task.k, upper.shape[1]), dim=1).values[queries]
     queries, found = queries[kept], found[kept]
-    if len(found) > 2 * task.k * count and 1e-9 < frame.scale < 1e9:  # many: the same once more, closer
+    if len(found) > 2 * task.k * count and frame.dtype != torch.float64 and 1e-9 < frame.scale < 1e9:  # many: closer bounds
         lower, upper = _bounds(task, ids[queries], found)
         kept = lower <= _table(queries, upper, count).kthvalue(task.k, dim=1).values[queries]
         queries, found = queries[kept], found[kept]
@@ -248,7 +248,7 @@ def _squared_distances(
     squared = torch.empty(len(queries), dtype=torch.float64, device=queries.device)
     step = max(1, HELD // (task.gallery.width * dtype.itemsize))
     for part in (slice(start, start + step) for start in range(0, len(queries), step)):
-        difference = task.gallery.take(gallery[part], dtype).sub_(task.queries.take(queries[part], dtype))
+        difference = task.gallery.take(gallery[part], dtype).sub_(task.queries.take(queries[part], None))
         squared[part] = difference.square_().sum(dim=1)
     return squared
 
