@@ -1,5 +1,6 @@
 """A comparison and a sweep on digits: what is shared, what is resumed, and that the figures are those of the files."""
 
+import importlib
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from compatlearn import ConfigError, Features, compatibility
+from compatlearn import ConfigError, Features, compatibility, search
 from compatlearn.compare import Cell, compare, load_split, sweep
 from compatlearn.config import Recipe, bundled_recipe, load_recipe
 from compatlearn.data import noisy_labels, split_rows
@@ -163,3 +164,16 @@ def test_label_noise_is_exact_and_never_the_own_class() -> None:
 def test_cells_of_a_sweep_have_folders_of_their_own(tmp_path: Path) -> None:
     cells = [Cell(0, "random-walk", t, d, n) for t in (1.0, 0.05) for d in (0.1, 0.9) for n in (0.0, 0.2)]
     assert len({cell.folder(tmp_path) for cell in cells}) == len(cells)
+
+
+def test_the_same_arrays_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The methods of a seed share the old and the independent self test."""
+    module = importlib.import_module("compatlearn.compare")
+    asked: list[int] = []
+    monkeypatch.setattr(module, "search", lambda *given, **named: asked.append(given[2]) or search(*given, **named))
+    random = np.random.default_rng(0)
+    old, new = (Features(random.normal(size=(30, 4)), np.arange(30) % 3) for _ in range(2))
+    searcher = module._remembering_search()
+    results = [compatibility(old_query=old, old_gallery=old, new_query=new, searcher=searcher) for _ in range(3)]
+    assert len(asked) == 3  # old self, cross, new self
+    assert results[0] == results[1] == results[2] == compatibility(old_query=old, old_gallery=old, new_query=new)

@@ -7,15 +7,18 @@ not. Old model, its features and the decoded images are made once a seed and sha
 import itertools
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from .arrays import Array
 from .backbones import Learner
 from .compatibility import compatibility
 from .config import Recipe
@@ -29,8 +32,8 @@ from .methods import METHODS, OldKnowledge, find_method, find_methods
 from .pictures import PictureRow, choose_pictures
 from .pseudo import check_walk
 from .report import write_html
-from .runs import load_learner, versions
-from .search import search
+from .runs import load_learner, refuse_changes, versions
+from .search import Hits, search
 from .summary import summarise
 from .train import TrainingSet, train
 
@@ -100,32 +103,26 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
     for cell in cells:  # before anything is trained
         check_walk(cell.temperature, cell.damping, recipe.steps)
         check_noise(cell.label_noise)
-    _open(recipe, out)
+    kept = {key: value for key, value in recipe.to_dict().items() if key not in ("methods", "seeds", "jobs")}
+    if (out / "recipe.json").exists():
+        refuse_changes(out, read_json(out / "recipe.json"), kept)  # methods, seeds and jobs may grow
+    else:
+        write_json(out / "recipe.json", kept)
     images, _ = load_split(recipe, out, "val")
     load_split(recipe, out, "train")  # decoded once, here, before processes share it
-    _in_parallel(_train_old, [(recipe, out, seed) for seed in dict.fromkeys(cell.seed for cell in cells)], recipe.jobs)
-    _in_parallel(_train_new, [(recipe, out, cell) for cell in cells], recipe.jobs)
-    rows = [_evaluate(recipe, out, cell) for cell in cells]
+    with _workers(recipe.jobs) as each:
+        each(_train_old, [(recipe, out, seed) for seed in dict.fromkeys(cell.seed for cell in cells)])
+        each(_train_new, [(recipe, out, cell) for cell in cells])
+    load, searcher = (
+        cache(Features.load),
+        _remembering_search(),
+    )  # a seed's old and independent self tests, once for all methods
+    rows = [_evaluate(recipe, out, cell, load, searcher) for cell in cells]
     results: dict[str, Any] = {"recipe": recipe.to_dict(), "versions": versions(), "classes": images.classes}
     results |= {"rows": rows, "summary": summarise(rows)}
     write_json(out / "results.json", results)
     write_html(results, out / "report.html", pictures=_pictures(results, recipe, out))
     return results
-
-
-def _open(recipe: Recipe, out: Path) -> None:
-    """Refuse a folder whose cells were made with other settings; methods, seeds and jobs may grow."""
-    mine = {key: value for key, value in recipe.to_dict().items() if key not in ("methods", "seeds", "jobs")}
-    path = out / "recipe.json"
-    if path.exists():
-        theirs = read_json(path)
-        changed = [f"{key} was {theirs.get(key)}, is {value}" for key, value in mine.items() if theirs.get(key) != value]
-        if changed:
-            raise ConfigError(
-                f"{out} was begun with another recipe ({'; '.join(changed)}); resume with the same, or another --out"
-            )
-    else:
-        write_json(path, mine)
 
 
 def load_split(recipe: Recipe, out: Path, split: str) -> tuple[Images, Pixels | None]:
@@ -167,14 +164,12 @@ def _train_new(recipe: Recipe, out: Path, cell: Cell) -> None:
     labels = noisy_labels(images.labels[rows], cell.label_noise, len(images.classes), cell.seed)
     old = Features.load(out / f"seed-{cell.seed}" / "old-train")
     vectors = old.vectors[old.align(images.ids[rows], "old features")]
-    classifier = load_learner(out / f"seed-{cell.seed}" / "old" / "model.safetensors").classifier
     loss = find_method(cell.method).loss(
         OldKnowledge(
             vectors,
             labels,
             len(images.classes),
-            classifier.weight.detach(),
-            classifier.bias.detach(),
+            lambda: load_learner(out / f"seed-{cell.seed}" / "old" / "model.safetensors").classifier,
             {
                 "temperature": cell.temperature,
                 "damping": cell.damping,
@@ -227,20 +222,37 @@ def _save_features(learner: Learner, recipe: Recipe, images: Images, pixels: Pix
     Features(vectors, images.labels[rows], images.ids[rows], space=str(folder.parent.name)).save(folder)
 
 
-def _in_parallel(work: Callable[..., None], arguments: list[tuple[Any, ...]], jobs: int) -> None:
-    """Call `work` with each of the arguments: here, or in `jobs` processes that share the cores."""
-    if jobs <= 1:
-        for each in arguments:
-            work(*each)
-        return
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        for future in [pool.submit(work, *each) for each in arguments]:
-            future.result()
+@contextmanager
+def _workers(jobs: int) -> Iterator[Callable[[Callable[..., None], list[tuple[Any, ...]]], None]]:
+    """Calls a function with each of many arguments: here, or in `jobs` processes that share the cores."""
+    options: dict[str, Any] = {"mp_context": multiprocessing.get_context("spawn"), "initializer": torch.set_num_threads}
+    options["initargs"] = (max(1, (os.cpu_count() or 1) // jobs),)
+    with ProcessPoolExecutor(jobs, **options) if jobs > 1 else nullcontext() as pool:
+
+        def each(work: Callable[..., None], arguments: list[tuple[Any, ...]]) -> None:
+            started = [pool.submit(work, *one).result if pool else partial(work, *one) for one in arguments]
+            for result in started:
+                result()
+
+        yield each
 
 
-def _evaluate(recipe: Recipe, out: Path, cell: Cell) -> dict[str, Any]:
+def _remembering_search() -> Callable[..., Hits]:
+    """`search` that answers from memory where the same arrays come again."""
+    known: dict[tuple[Any, ...], tuple[Any, Any, Hits]] = {}
+
+    def remembered(queries: Array, gallery: Array, k: int, metric: str, *, exclude: Array) -> Hits:
+        key = id(queries), id(gallery), k, metric
+        if key not in known:  # with the arrays, or their identities could come again for others
+            known[key] = queries, gallery, search(queries, gallery, k, metric, exclude=exclude)
+        return known[key][2]
+
+    return remembered
+
+
+def _evaluate(
+    recipe: Recipe, out: Path, cell: Cell, load: Callable[[Path], Features], searcher: Callable[..., Hits]
+) -> dict[str, Any]:
     """The cell's row of `results.json`; the full evaluation stays in the cell's own `result.json`."""
     folder, path = cell.folder(out), cell.folder(out) / "result.json"
     identity = {"method": cell.method, "seed": cell.seed}
@@ -250,9 +262,15 @@ def _evaluate(recipe: Recipe, out: Path, cell: Cell) -> dict[str, Any]:
     backfill = replace(cell, method="independent").folder(out) / "val"
     known = (backfill / "manifest.json").exists()
     if not path.exists() or (known and read_json(path)["independent_self"] is None):  # independent was trained since
-        old, new = Features.load(out / f"seed-{cell.seed}" / "old-val"), Features.load(folder / "val")
-        independent = Features.load(backfill) if known else None
-        result = compatibility(old_query=old, old_gallery=old, new_query=new, independent=independent, metric=recipe.metric)
+        old, new = load(out / f"seed-{cell.seed}" / "old-val"), load(folder / "val")
+        result = compatibility(
+            old_query=old,
+            old_gallery=old,
+            new_query=new,
+            independent=load(backfill) if known else None,
+            metric=recipe.metric,
+            searcher=searcher,
+        )
         write_json(path, result.to_dict())
     return {**identity, **read_json(path)}
 

@@ -1,5 +1,6 @@
 """Is the new model compatible with the old gallery? Self tests, the cross test, and the verdict."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from .errors import IncompatibleError
 from .matching import FeaturesLike, Items, check_space, rows_of
 from .metrics import Figure, bootstrap, map_at_r, negative_flips, relevance, top_k
-from .search import search
+from .search import Hits, search
 
 CURVE = 20  # accuracy is kept for k = 1 to this
 DEEPEST = 1000  # mAP@R looks no further than this, or a few large classes would cost whole rankings
@@ -103,6 +104,7 @@ def compatibility(
     independent_gallery: FeaturesLike | None = None,
     metric: str = "euclidean",
     seed: int = 0,
+    searcher: Callable[..., Hits] = search,
 ) -> Compatibility:
     """Self tests and cross test on the same queries, each query's own row (by id) left out of every gallery.
 
@@ -119,6 +121,7 @@ def compatibility(
         independent_gallery: the same gallery by that model.
         metric: "euclidean" or "cosine".
         seed: of the bootstrap.
+        searcher: what searches, called as `search` is.
 
     Raises:
         DataError: no labels, or ids that are not unique.
@@ -135,7 +138,7 @@ def compatibility(
     old, gallery = pairs["old_self"]
     own = rows_of(old, gallery)
     relevant = _relevant_counts(old, gallery, own)
-    outcomes = {name: _outcome(*pair, own, relevant, metric) for name, pair in pairs.items()}
+    outcomes = {name: _outcome(*pair, own, relevant, metric, searcher) for name, pair in pairs.items()}
     scores = {name: outcome.scores(seed) for name, outcome in outcomes.items()}
     before, after = outcomes["old_self"].top1, outcomes["cross"].top1
     gain = bootstrap(lambda means: means[:, 1] - means[:, 0], np.stack([before, after], axis=1), seed=seed)
@@ -192,10 +195,10 @@ class _Outcome:
 
 
 def _outcome(
-    query: Items, gallery: Items, own: Int[np.ndarray, " q"], relevant: Int[np.ndarray, " q"], metric: str
+    query: Items, gallery: Items, own: Int[np.ndarray, " q"], relevant: Int[np.ndarray, " q"], metric: str, searcher: Any
 ) -> _Outcome:
     counted = relevant.clip(max=DEEPEST)
-    hits = search(query.vectors, gallery.vectors, max(CURVE, int(counted.max())), metric, exclude=own)
+    hits = searcher(query.vectors, gallery.vectors, max(CURVE, int(counted.max())), metric, exclude=own)
     right = relevance(hits.indices, query.labels, gallery.labels)  # (q, k)
     curve = [float(top_k(right, k).mean()) for k in range(1, CURVE + 1)]
     return _Outcome(top_k(right, 1), top_k(right, 5), map_at_r(right, counted), curve)

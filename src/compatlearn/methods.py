@@ -20,14 +20,14 @@ from .losses import InfluenceLoss, RegressionLoss
 class OldKnowledge:
     """What a method may use: old features of the new training data; the old classifier only where it happens to be known.
 
-    vectors: (n, d_old) in the order of the training set; labels: (n,) of the *new* data; weight, bias: (c, d_old), (c,).
+    vectors: (n, d_old) in the order of the training set; labels: (n,) of the *new* data; classifier: loads the old one,
+    weight (c, d_old) and bias (c,).
     """
 
     vectors: Array
     labels: Array
     classes: int
-    weight: Array | None = None
-    bias: Array | None = None
+    classifier: Callable[[], nn.Linear] | None = None
     options: dict[str, Any] = field(default_factory=dict)  # temperature, damping, steps, scale, seed
 
 
@@ -103,9 +103,10 @@ def _influence(classifier: str) -> Callable[[OldKnowledge], nn.Module]:
 
 
 def _old_classifier(old: OldKnowledge) -> nn.Module:
-    if old.weight is None:
+    if old.classifier is None:
         raise ConfigError("method 'bct' needs the old model's own classifier, which is not known here; use 'random-walk'")
-    return InfluenceLoss(old.weight, bias=old.bias, scale=old.options.get("scale"))
+    classifier = old.classifier()
+    return InfluenceLoss(classifier.weight.detach(), bias=classifier.bias.detach(), scale=old.options.get("scale"))
 
 
 METHODS: dict[str, Method] = {

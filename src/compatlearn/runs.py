@@ -53,14 +53,17 @@ def open_run(out: Path, run: dict[str, Any], resume: bool) -> None:
     if left is not None and not resume:
         raise ConfigError(f"{out} already holds a run; pass --resume to go on with it, or another --out")
     if left is not None:
-        before = {key: left.get(key) for key in run}
-        changed = [f"{key} was {before[key]}, is {run[key]}" for key in run if json.dumps(before[key]) != json.dumps(run[key])]
-        if changed:
-            raise ConfigError(
-                f"{out} was begun with other settings: {'; '.join(changed)}; resume with the same, or another --out"
-            )
+        refuse_changes(out, left, run)
     else:
         write_json(out / "run.json", {**run, "versions": versions()})
+
+
+def refuse_changes(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise ConfigError if a run that is to go on was begun with other settings."""
+    differ = [key for key in now if json.dumps(before.get(key)) != json.dumps(now[key])]
+    changed = [f"{key} was {before.get(key)}, is {now[key]}" for key in differ]
+    if changed:
+        raise ConfigError(f"{out} was begun with other settings: {'; '.join(changed)}; resume with the same, or another --out")
 
 
 def versions() -> dict[str, str]:
