@@ -244,22 +244,3 @@ def test_without_padding_or_room_nothing_moves() -> None:
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
     same = augment(images, replace(CONFIG, image_size=8, padding=0, flip=False), torch.Generator().manual_seed(0))
     assert torch.equal(same, images)
-
-
-def test_two_processes_train(tmp_path: Path) -> None:
-    """Two gloo processes: the same final file, each epoch seeing every batch once, loss of the global batch."""
-    code = SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path / "run"), resume=False)
-    script = tmp_path / "job.py"
-    script.write_text(code)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", str(script)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    run = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert run["rows"] == 625
-    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert [entry["epoch"] for entry in log] == [1, 2, 3]
-    assert log[-1]["class_loss"] < log[0]["class_loss"]
-    assert load_learner(tmp_path / "run" / "model.safetensors").embedder.dimension == 16

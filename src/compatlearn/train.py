@@ -148,15 +148,16 @@ def train(
             optimizer.zero_grad()
             total += torch.stack([class_loss.detach(), old_loss.detach()])
             seen += len(labels)
-        mean = (total / len(loader)).tolist()
+        mean = (accelerator.reduce(total, "mean") / len(loader)).tolist()  # over the global batches
+        seen = int(accelerator.reduce(torch.tensor(seen, device=accelerator.device)))
         if not all(map(math.isfinite, mean)):
             raise TrainingError(
                 f"training diverged in epoch {epoch + 1} of {config.epochs}: class loss {mean[0]:.3g}, "
                 f"compatible loss {mean[1]:.3g}; lower learning_rate or influence_weight, or normalise the pseudo classifier"
             )
-        rate = seen * accelerator.num_processes / (time.monotonic() - started)
-        figures = {"class_loss": mean[0], "compatible_loss": mean[1], "images_per_second": rate}
-        figures["unreadable"] = len(loader) * loader.batch_sampler.batch_size // accelerator.num_processes - seen
+        figures = {"class_loss": mean[0], "compatible_loss": mean[1]}
+        figures["images_per_second"] = seen / (time.monotonic() - started)
+        figures["unreadable"] = len(loader) * loader.batch_sampler.batch_size - seen
         accelerator.log(figures, step=epoch)
         if accelerator.is_main_process:
             with (out / "log.jsonl").open("a") as log:
@@ -170,8 +171,9 @@ def train(
         for left in out.glob("*checkpoint*"):
             shutil.rmtree(left)
     accelerator.wait_for_everyone()
-    accelerator.end_training()
-    accelerator.free_memory()
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    accelerator.free_memory()  # the process group stays: whoever started it may train again
     return trained
 
 

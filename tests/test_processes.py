@@ -1,0 +1,145 @@
+"""Two real processes (gloo) do what one does: value and gradient of every loss, and whole trainings, also resumed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed
+from safetensors.torch import load_file
+from torch import nn
+
+from compatlearn.methods import METHODS, OldKnowledge
+
+LOSSES = [name for name in METHODS if name != "independent"]
+ROWS, D_OLD, D_NEW, CLASSES = 24, 6, 9, 4
+
+
+def batch_and_loss(name: str) -> tuple[nn.Linear, torch.Tensor, torch.Tensor, torch.Tensor, nn.Module]:
+    """A model, a batch of pixels, labels and rows, and the loss that the method makes of old features."""
+    torch.manual_seed(0)
+    old, classifier = np.random.default_rng(0).normal(size=(2 * ROWS, D_OLD)).astype(np.float32), nn.Linear(D_OLD, CLASSES)
+    labels = np.arange(2 * ROWS) % CLASSES
+    options = {"temperature": 0.1, "damping": 0.9, "steps": None, "seed": 0, "scale": None}
+    loss = METHODS[name].loss(OldKnowledge(old, labels, CLASSES, lambda: classifier, options))
+    assert loss is not None
+    rows = torch.randperm(2 * ROWS)[:ROWS]
+    return nn.Linear(5, D_NEW), torch.randn(ROWS, 5), torch.from_numpy(labels)[rows], rows, loss
+
+
+def one_of_two(rank: int, folder: str) -> None:
+    """Half of each batch through DDP, as `train` has it; the first process stores value and gradient."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    found = {}
+    for name in LOSSES:
+        model, pixels, labels, rows, loss = batch_and_loss(name)
+        parallel, half = nn.parallel.DistributedDataParallel(model), slice(rank * ROWS // 2, (rank + 1) * ROWS // 2)
+        value = loss(parallel(pixels[half]), labels[half], rows[half])
+        value.backward()
+        torch.distributed.all_reduce(value.detach())
+        found[name] = value.detach() / 2, model.weight.grad
+    if rank == 0:
+        torch.save(found, f"{folder}/found.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    folder = tmp_path_factory.mktemp("two")
+    torch.multiprocessing.spawn(one_of_two, (str(folder),), nprocs=2)
+    return torch.load(folder / "found.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_value_and_gradient_are_those_of_one_process(name: str, found: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+    model, pixels, labels, rows, loss = batch_and_loss(name)
+    value = loss(model(pixels), labels, rows)
+    value.backward()
+    torch.testing.assert_close(found[name][0], value.detach())
+    torch.testing.assert_close(found[name][1], model.weight.grad)
+    assert model.weight.grad.abs().max() > 1e-4
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np, torch
+from compatlearn import InfluenceLoss
+from compatlearn.config import TrainConfig
+from compatlearn.images import Images
+from compatlearn.train import train
+
+random = np.random.default_rng(0)
+labels, rows = np.arange(200) % 5, np.arange(200)
+pixels = (random.integers(0, 128, (200, 3, 8, 8)) + 25 * labels[:, None, None, None]).astype(np.uint8)
+images = Images(None, labels, rows, rows, tuple("abcde"), "made here")
+config = TrainConfig(epochs=3, batch_size=50, learning_rate=0.05, resize=8, image_size=8, flip=False)
+
+class Stops(torch.nn.Module):
+    steps = 0
+    def __init__(self, loss, last):
+        super().__init__()
+        self.loss, self.last = loss, last
+    def forward(self, *given):
+        self.steps += 1
+        if self.steps > self.last:
+            raise KeyboardInterrupt
+        return self.loss(*given)
+
+def run(name, last=10**9, resume=False):
+    loss = Stops(InfluenceLoss(torch.nn.functional.normalize(torch.eye(5, 4) + 0.1, dim=1)), last)
+    train(images, config, Path(sys.argv[1]) / name, backbone="tiny:net", loss=loss, pixels=pixels, resume=resume)
+
+if __name__ == "__main__":
+    run("whole")
+    (Path(sys.argv[1]) / "processes").write_text(str(torch.distributed.get_world_size()))
+    try:
+        run("stopped", last=6)  # four steps an epoch
+    except KeyboardInterrupt:
+        run("stopped", resume=True)
+"""
+NET = """
+from torch import nn
+
+def net():
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.Tanh(), nn.Linear(16, 8))
+"""
+
+
+def launched(folder: Path, processes: int) -> Path:
+    """The script, by torchrun with so many processes on this machine, as `accelerate launch` starts them on GPUs."""
+    out = folder / str(processes)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), folder / "job.py", out]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
+    done = subprocess.run([sys.executable, *launch], env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (out / "processes").read_text() == str(processes)
+    return out
+
+
+def test_two_processes_train_the_model_of_one_and_resume(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(SCRIPT)
+    (tmp_path / "tiny.py").write_text(NET)
+    one, two = launched(tmp_path, 1), launched(tmp_path, 2)
+    weights = load_file(one / "whole" / "model.safetensors")
+    for name, value in load_file(two / "whole" / "model.safetensors").items():
+        torch.testing.assert_close(value, weights[name], rtol=1e-4, atol=1e-5)
+    resumed = load_file(two / "stopped" / "model.safetensors")
+    for name, value in load_file(two / "whole" / "model.safetensors").items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
+    logs = [
+        [json.loads(line) for line in (out / run / "log.jsonl").read_text().splitlines()]
+        for out, run in ((one, "whole"), (two, "whole"), (two, "stopped"))
+    ]
+    assert len(logs[0]) == 3
+    for other in logs[1:]:
+        for mine, theirs in zip(logs[0], other, strict=True):
+            assert mine["epoch"] == theirs["epoch"]
+            assert mine["unreadable"] == theirs["unreadable"] == 0
+            assert theirs["class_loss"] == pytest.approx(mine["class_loss"], rel=1e-4)
+            assert theirs["compatible_loss"] == pytest.approx(mine["compatible_loss"], rel=1e-4)
