@@ -143,3 +143,17 @@ def test_two_processes_train_the_model_of_one_and_resume(tmp_path: Path) -> None
             assert mine["unreadable"] == theirs["unreadable"] == 0
             assert theirs["class_loss"] == pytest.approx(mine["class_loss"], rel=1e-4)
             assert theirs["compatible_loss"] == pytest.approx(mine["compatible_loss"], rel=1e-4)
+
+
+def test_the_command_speaks_once(tmp_path: Path) -> None:
+    """`compatlearn train` in two processes: one line on stdout, one model, one list of skipped images."""
+    (tmp_path / "tiny.py").write_text(NET)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "compatlearn", "train"]
+    launch += ["--data", "digits", "--backbone", "tiny:net", "--out", str(tmp_path / "run"), "--resize", "8", "--no-flip"]
+    launch += ["--image-size", "8", "--epochs", "1", "--batch-size", "100"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, *launch], env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("trained on") == 1
+    assert json.loads((tmp_path / "run" / "skipped.json").read_text()) == []
+    assert (tmp_path / "run" / "model.safetensors").exists()
