@@ -1,13 +1,26 @@
 """Pseudo classifiers against dense float64 references, and the mathematics they rest on."""
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import compatlearn.pseudo as pseudo
-from compatlearn import ConfigError, DataError, mean_classifier, random_walk_classifier, random_walk_weights, trained_classifier
+from compatlearn import (
+    ConfigError,
+    DataError,
+    mean_classifier,
+    pseudo,
+    random_walk_classifier,
+    random_walk_weights,
+    trained_classifier,
+    walk,
+)
 from compatlearn.arrays import check_labels
 
 
@@ -159,7 +172,8 @@ def test_lengths_whose_squares_leave_float32(scale: float) -> None:
 def test_tiles_give_what_one_block_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = one_class(101, 16, seed=9).astype(np.float32)
     whole = random_walk_weights(vectors)
-    monkeypatch.setattr(pseudo, "BLOCK_BYTES", 101 * 4 * 7)  # seven rows at a time, the last tile shorter
+    monkeypatch.setattr(walk, "BLOCK_BYTES", 101 * 4 * 7)
+    monkeypatch.setattr(walk, "CPU_TILE", (7, 40))  # seven rows at a time, the last tiles smaller
     np.testing.assert_allclose(random_walk_weights(vectors), whole, rtol=1e-5)
 
 
@@ -183,6 +197,99 @@ def test_classifiers_against_loops_over_classes(in_order: bool) -> None:
         centre = dense_weights(rows, 0.05, 0.9) @ rows
         ours = random_walk_classifier(vectors, labels)[c]
         np.testing.assert_allclose(ours, centre / np.linalg.norm(centre), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cache", [0, 1 << 30])
+@pytest.mark.parametrize(
+    ("temperature", "damping", "steps"), [(0.05, 0.9, None), (0.05, 0.9, 3), (0.02, 0.99, None), (1e-3, 0.5, None)]
+)
+def test_classes_of_any_size_are_walked_together(
+    monkeypatch: pytest.MonkeyPatch, cache: int, temperature: float, damping: float, steps: int | None
+) -> None:
+    sizes = [1, 40, 2, 13, 3, 40, 1, 25]
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    vectors = np.concatenate([one_class(len(labels), 9, seed=18)])
+    vectors += np.random.default_rng(1).normal(size=(len(sizes), 9))[labels]
+    batches: list[int] = []
+    walk_weights = pseudo.walk_weights
+
+    def counted(rows: torch.Tensor, *arguments: object) -> torch.Tensor:
+        batches.append(len(rows))
+        return walk_weights(rows, *arguments)
+
+    monkeypatch.setattr(pseudo, "CACHE_BYTES", cache)
+    monkeypatch.setattr(pseudo, "walk_weights", counted)
+    options = {"temperature": temperature, "damping": damping, "steps": steps}
+    ours = random_walk_classifier(vectors, labels, **options)
+    assert batches == ([len(sizes)] if cache else [1] * len(sizes))
+    for c in range(len(sizes)):
+        rows = vectors[labels == c]
+        centre = random_walk_weights(rows, **options) @ rows
+        np.testing.assert_allclose(ours[c], centre / np.linalg.norm(centre), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+@pytest.mark.parametrize("mode", ["r", "c"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("function", [mean_classifier, random_walk_classifier, partial(trained_classifier, epochs=1)])
+def test_a_memory_map_is_read_a_class_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, function: Callable[..., Any], dtype: type, mode: str, in_order: bool
+) -> None:
+    vectors, labels = labelled(6, 200, 8, seed=19)
+    if in_order:
+        vectors, labels = vectors[np.argsort(labels)], np.sort(labels)
+    vectors = vectors.astype(dtype)
+    expected = function(vectors, labels)
+    np.save(tmp_path / "vectors.npy", vectors)
+    mapped = np.load(tmp_path / "vectors.npy", mmap_mode=mode)
+    most = max(np.bincount(labels).max(), 32)
+    read, copied = pseudo._Rows.__getitem__, pseudo.as_tensor
+
+    def some(self: pseudo._Rows, places: slice | torch.Tensor) -> torch.Tensor:
+        rows = read(self, places)
+        assert len(rows) <= most
+        assert rows.dtype == torch.float32
+        return rows
+
+    def little(values: np.ndarray | torch.Tensor) -> torch.Tensor:
+        assert len(values) <= most or isinstance(values, torch.Tensor) or values.flags.writeable  # or it would be copied
+        return copied(values)
+
+    monkeypatch.setattr(pseudo, "BLOCK", 32)
+    monkeypatch.setattr(pseudo, "CACHE_BYTES", 0)
+    monkeypatch.setattr(pseudo._Rows, "__getitem__", some)
+    monkeypatch.setattr(pseudo, "as_tensor", little)
+    found = function(mapped, labels)
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(np.load(tmp_path / "vectors.npy"), vectors)
+    broken = vectors.copy()
+    broken[[3, 150], 1] = np.nan
+    np.save(tmp_path / "broken.npy", broken)
+    with pytest.raises(DataError, match=r"2 of 200 rows of vectors have NaN or infinity \(first: 3, 150\)"):
+        function(np.load(tmp_path / "broken.npy", mmap_mode=mode), labels)
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_a_class_beyond_the_limit_is_estimated(monkeypatch: pytest.MonkeyPatch, in_order: bool) -> None:
+    sizes = [30, 170, 8]
+    labels = np.repeat(np.arange(3), sizes)
+    labels = labels if in_order else np.random.default_rng(2).permutation(labels)
+    vectors = one_class(len(labels), 12, seed=20).astype(np.float32)
+    exact, weights = random_walk_classifier(vectors, labels), random_walk_weights(vectors)
+    monkeypatch.setattr(pseudo, "LARGEST", 100)
+    monkeypatch.setattr(pseudo, "BLOCK", 64)
+    np.testing.assert_allclose(random_walk_classifier(vectors, labels), exact, rtol=1e-5, atol=1e-6)  # the sample is the class
+    np.testing.assert_allclose(random_walk_weights(vectors), weights, rtol=1e-5)
+    monkeypatch.setattr(walk, "LANDMARKS", 60)
+    estimate = random_walk_classifier(vectors, labels)
+    np.testing.assert_array_equal(estimate[[0, 2]], exact[[0, 2]])
+    assert 1e-5 < np.linalg.norm(estimate[1] - exact[1]) < 0.05
+    np.testing.assert_array_equal(random_walk_classifier(vectors, labels), estimate)
+    broken = vectors.copy()
+    broken[np.flatnonzero(labels == 1)[50]] = 0
+    with pytest.raises(DataError, match="1 of 208 rows of vectors have length zero"):
+        random_walk_classifier(broken, labels)
 
 
 def test_trained_classifier_fits_like_scikit_learn() -> None:
@@ -237,6 +344,19 @@ def test_bad_features_are_named() -> None:
         check_labels(labels[:-1], 30)
     with pytest.raises(DataError, match="cancel out"):
         mean_classifier(np.array([[1.0, 2.0], [-1.0, -2.0]]), np.array([0, 0]))
+    with pytest.raises(DataError, match=r"2 of 30 rows of vectors have NaN or infinity \(first: 4, 17\)"):
+        trained_classifier(broken, labels)
+    with pytest.raises(DataError, match=r"1 of 30 rows of class_vectors have length zero \(first: 9\)"):
+        random_walk_weights(zero)
+    with pytest.raises(DataError, match=r"1 of 30 rows of vectors have length zero \(first: 9\)"):
+        random_walk_classifier(zero, np.arange(30))  # alone in its class
+    for function in (mean_classifier, random_walk_classifier, trained_classifier):
+        with pytest.raises(DataError, match=r"vectors must be \(rows, dimension\), both at least 1; got shape \(30, 0\)"):
+            function(vectors[:, :0], labels)
+    with pytest.raises(DataError, match=r"got shape \(30,\)"):
+        pseudo._Rows(np.ones(30))
+    with pytest.raises(DataError, match="points must be float16, float32 or float64; got int64"):
+        pseudo._Rows(np.ones((30, 2), dtype=np.int64), name="points")
 
 
 @pytest.mark.parametrize(

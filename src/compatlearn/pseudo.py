@@ -7,20 +7,20 @@ F ← λ F P + (1 − λ) F₀ makes every new column a convex combination of th
 sum to one) leaves the mean of the columns exactly where it was, for any temperature and damping.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .arrays import Array, check_labels, check_vectors, like
+from .arrays import BLOCK, Array, as_tensor, check_labels, check_vectors, like
 from .errors import ConfigError, DataError, first_few
+from .precision import full_precision
+from .walk import BLOCK_BYTES, LARGEST, Memory, landmark_weights, padded, unit_rows, walk_weights
 
-BLOCK_BYTES = 1 << 30  # a similarity block larger than this is recomputed in tiles instead of kept
-SOLVER_STEPS = 50  # a bound, not a setting: conjugate gradients take 4 to 10
+CACHE_BYTES = 1 << 25  # classes that fit in here are walked together on a CPU; on a GPU, those that fit in BLOCK_BYTES
 
 
 def mean_classifier(
@@ -41,7 +41,12 @@ def mean_classifier(
 
     Source: Non-Inherent Feature Compatible Learning, Eq. 4 and 5.
     """
-    return like(_reduce_classes(vectors, labels, classes, lambda rows: rows.mean(dim=0), normalize), vectors)
+    parts = _by_class(vectors, labels, classes)
+    centres = _empty(parts)
+    for c, part in enumerate(parts):
+        centres[c] = _mean(part)
+    _check_result(centres, vectors)
+    return like(_directions(centres) if normalize else centres, vectors)
 
 
 def random_walk_classifier(
@@ -55,6 +60,9 @@ def random_walk_classifier(
 ) -> Float[Array, "c d"]:
     """Unit-length PageRank-weighted mean of every class: outliers of a class hardly count.
 
+    In classes of more than 100,000 rows the weights are an estimate from 8192 of them. Measured with the default options: the
+    centre is off by 0.0005 rad in 512 dimensions and 0.003 in 64, where the walk moves it by 0.05 to 0.1.
+
     Args:
         vectors: (n, d) features of the old model, finite, no zero row.
         labels: (n,) class of each row, in [0, classes).
@@ -67,14 +75,24 @@ def random_walk_classifier(
 
     Raises:
         DataError: vectors or labels are unusable, or a class has no row.
-        ConfigError: temperature, damping or steps out of range.
+        ConfigError: temperature, damping or steps out of range; a temperature below 2/600 and more than 100,000 features.
 
     Source: Non-Inherent Feature Compatible Learning, Eq. 8 to 11, with P column-stochastic.
     """
     check_walk(temperature, damping, steps)
-    walk = partial(_walk_weights, temperature=temperature, damping=damping, steps=steps)
-    centres = _reduce_classes(vectors, labels, classes, lambda rows: walk(rows) @ rows, True, nonzero=True)
-    return like(centres, vectors)
+    parts = _by_class(vectors, labels, classes)
+    centres, memory = _empty(parts), Memory()
+    with full_precision(centres.device):
+        for batch in _batches(parts):
+            if len(largest := parts[batch[0]]) > LARGEST:
+                weights = landmark_weights(largest, temperature, damping, steps)
+                centres[batch] = _mean(largest, weights)
+            else:
+                rows, real = padded([parts[c] for c in batch])
+                weights = walk_weights(rows, real, temperature, damping, steps, memory)
+                centres[batch] = (weights[:, None] @ rows)[:, 0]
+    _check_result(centres, vectors, nonzero=True)
+    return like(_directions(centres), vectors)
 
 
 def random_walk_weights(
@@ -82,21 +100,31 @@ def random_walk_weights(
 ) -> Float[Array, " m"]:
     """PageRank weight of every feature of one class: positive, sums to 1, an outlier far below 1/m.
 
+    Of more than 100,000 features the weights are an estimate from a seeded sample of 8192. Measured: the median weight is off
+    by 0.5 % in 512 dimensions and 2 % in 64, an outlier's by up to 10 % and 60 %.
+
     Args:
         class_vectors: (m, d) features of one class, finite, no zero row.
         temperature, damping, steps: as in `random_walk_classifier`.
 
-    Returns: (m,), NumPy or torch as `class_vectors` is, float32 (float64 for float64); within 1e-5 relative of a dense solve.
+    Returns: (m,), NumPy or torch as `class_vectors` is, float32 (float64 for float64); up to 100,000 features within 1e-5
+    relative of a dense solve.
 
     Raises:
         DataError: the vectors are unusable.
-        ConfigError: temperature, damping or steps out of range.
+        ConfigError: temperature, damping or steps out of range; a temperature below 2/600 and more than 100,000 features.
 
     Source: Non-Inherent Feature Compatible Learning, Eq. 8 to 11; Page et al. (1999).
     """
-    rows = check_vectors(class_vectors, "class_vectors", nonzero=True)
     check_walk(temperature, damping, steps)
-    return like(_walk_weights(rows, temperature, damping, steps), class_vectors)
+    rows = _Rows(class_vectors, name="class_vectors")
+    with full_precision(rows[:1].device):
+        if len(rows) > LARGEST:
+            weights = landmark_weights(rows, temperature, damping, steps)
+        else:
+            weights = walk_weights(*padded([rows]), temperature, damping, steps)[0]
+    _check_result(weights, class_vectors, "class_vectors", nonzero=True)
+    return like(weights, class_vectors)
 
 
 def trained_classifier(
@@ -126,18 +154,20 @@ def trained_classifier(
 
     Source: Non-Inherent Feature Compatible Learning, Eq. 13.
     """
-    rows = check_vectors(vectors)
+    rows = _Rows(vectors)
     targets, count = _check_classes(labels, len(rows), classes)
-    targets = targets.to(rows.device)
-    scale = rows.square().sum(dim=1).mean().sqrt()
-    linear = torch.nn.Linear(rows.shape[1], count, bias=False, device=rows.device, dtype=rows.dtype)
+    squares = torch.stack([torch.linalg.vector_norm(block, dim=1).double().square().sum() for block in rows.blocks()]).sum()
+    _check_result(squares, vectors)
+    scale, one = (squares / len(rows)).sqrt(), rows[:1]
+    targets = targets.to(one.device)
+    linear = torch.nn.Linear(one.shape[1], count, bias=False, device=one.device, dtype=one.dtype)
     torch.nn.init.zeros_(linear.weight)
     rate, batch_size = 0.5 * count, min(1024, -(-len(rows) // 32))
     optimizer = torch.optim.SGD(linear.parameters(), lr=rate, momentum=0.9, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * -(-len(rows) // batch_size))
     order = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
-        for batch in torch.randperm(len(rows), generator=order).to(rows.device).split(batch_size):
+        for batch in torch.randperm(len(rows), generator=order).to(one.device).split(batch_size):
             loss = F.cross_entropy(linear(rows[batch] / scale), targets[batch])
             optimizer.zero_grad()
             loss.backward()
@@ -172,115 +202,95 @@ def _check_classes(labels: Array, rows: int, classes: int | None) -> tuple[Tenso
     return targets, count
 
 
-def _reduce_classes(
-    vectors: Array,
-    labels: Array,
-    classes: int | None,
-    reduce: Callable[[Tensor], Tensor],
-    normalize: bool,
-    *,
-    nonzero: bool = False,
-) -> Tensor:
-    """(classes, d): `reduce` of each class's rows, one class in memory at a time."""
-    rows = check_vectors(vectors, nonzero=nonzero)
+class _Rows:
+    """Rows of an array, all of them or those that `order` names: read a few at a time, and only then widened to float32.
+
+    Raises:
+        DataError: not two-dimensional, empty, or not floats.
+    """
+
+    def __init__(self, vectors: Array, order: Tensor | None = None, *, name: str = "vectors") -> None:
+        if vectors.ndim != 2 or 0 in vectors.shape or not as_tensor(vectors[:1]).is_floating_point():
+            check_vectors(vectors, name)  # says what is wrong
+        plain = isinstance(vectors, Tensor) or (vectors.flags.writeable and vectors.flags.c_contiguous)
+        self.vectors = as_tensor(vectors) if plain else vectors  # never a copy of the whole: it may be a memory map
+        self.order = order
+
+    def __len__(self) -> int:
+        return len(self.vectors if self.order is None else self.order)
+
+    def __getitem__(self, places: slice | Tensor) -> Tensor:
+        chosen = places if self.order is None else self.order[places]
+        if isinstance(self.vectors, np.ndarray):
+            rows = as_tensor(self.vectors[chosen if isinstance(chosen, slice) else chosen.cpu().numpy()])
+        elif isinstance(chosen, slice):
+            rows = self.vectors[chosen]
+        else:
+            rows = self.vectors.index_select(0, chosen.to(self.vectors.device))
+        return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+
+    def blocks(self) -> Iterator[Tensor]:
+        return (self[first : first + BLOCK] for first in range(0, len(self), BLOCK))
+
+
+def _by_class(vectors: Array, labels: Array, classes: int | None) -> list[_Rows]:
+    """The rows of each class."""
+    rows = _Rows(vectors)
     targets, count = _check_classes(labels, len(rows), classes)
     counts = torch.bincount(targets, minlength=count).tolist()
-    if bool((targets[1:] >= targets[:-1]).all()):  # sorted by class, as image folders are: no copy
-        by_class = iter(rows.split(counts))
-    else:
-        by_class = (rows[members.to(rows.device)] for members in torch.argsort(targets, stable=True).split(counts))
-    centres = torch.stack([reduce(members) for members in by_class])  # (c, d)
-    if not normalize:
-        return centres
-    lengths = _lengths(centres)
-    cancelled = (lengths[:, 0] == 0).nonzero()[:, 0].tolist()
+    if (targets[1:] >= targets[:-1]).all():  # sorted by class, as image folders are: no copy
+        ends = np.cumsum(counts).tolist()
+        return [_Rows(rows.vectors[end - m : end]) for m, end in zip(counts, ends, strict=True)]
+    return [_Rows(rows.vectors, members) for members in torch.argsort(targets, stable=True).split(counts)]
+
+
+def _empty(parts: list[_Rows]) -> Tensor:
+    """(c, d), to be filled: rows kept one by one among what is read and freed would leave the memory in pieces."""
+    one = parts[0][:1]
+    return one.new_empty(len(parts), one.shape[1])
+
+
+def _mean(part: _Rows, weights: Tensor | None = None) -> Tensor:
+    """(d,) mean, plain or weighted, of a class's rows."""
+    if weights is None:
+        return torch.stack([block.sum(dim=0) for block in part.blocks()]).sum(dim=0) / len(part)
+    return torch.stack([some @ block for some, block in zip(weights.split(BLOCK), part.blocks(), strict=True)]).sum(dim=0)
+
+
+def _batches(parts: list[_Rows]) -> Iterator[list[int]]:
+    """Classes to be walked together, padded to the size of the largest of them, which comes first."""
+    one = parts[0][:1]
+    budget = (CACHE_BYTES if one.device.type == "cpu" else BLOCK_BYTES) // one.element_size()
+    batch: list[int] = []
+    for c in sorted(range(len(parts)), key=lambda c: -len(parts[c])):
+        m = len(parts[batch[0] if batch else c])
+        if batch and (m > LARGEST or (len(batch) + 1) * m * (m + 2 * one.shape[1]) > budget):
+            yield batch
+            batch = []
+        batch.append(c)
+    yield batch
+
+
+def _directions(centres: Tensor) -> Tensor:
+    """(c, d) unit rows."""
+    cancelled = (centres == 0).all(dim=1).nonzero()[:, 0].tolist()
     if cancelled:
         raise DataError(
-            f"the features of {len(cancelled)} of {count} classes cancel out (first: {first_few(cancelled)}); "
+            f"the features of {len(cancelled)} of {len(centres)} classes cancel out (first: {first_few(cancelled)}); "
             "a centre of length zero has no direction: check these classes' features"
         )
-    return centres / lengths
+    return unit_rows(centres)
 
 
-def _walk_weights(rows: Tensor, temperature: float, damping: float, steps: int | None) -> Tensor:
-    """(m,) solution of π = λ P π + (1 − λ)/m · 1, or its t-th iterate from 1/m · 1."""
-    m = len(rows)
-    start = torch.full((m,), 1.0 / m, dtype=torch.float64, device=rows.device)
-    if m <= 2 or damping == 0 or steps == 0:  # no neighbour, or two that only have each other: nothing to prefer
-        return start.to(rows.dtype)
-    # float32 cosines are off by 1e-7: by 1e-7/T in P, and by up to 1/(1 − λ) times that in π
-    precise = temperature * (1 - damping) < 0.004 and steps is None
-    walk, log_degrees = _transition(rows.double() if precise else rows, temperature)
-    if steps is None:
-        pi = _solve(walk, log_degrees, start, damping)
-    else:
-        pi = start
-        for _ in range(steps):
-            pi = damping * walk(pi) + (1 - damping) * start
-    return (pi / pi.sum()).to(rows.dtype)
-
-
-def _lengths(rows: Tensor) -> Tensor:
-    """(m, 1); squares are summed in float64, or those of a very short float32 row would vanish."""
-    return torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64).to(rows.dtype)
-
-
-def _transition(rows: Tensor, temperature: float) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """π ↦ P π for P_ij = S_ij / Σ_k S_kj, and log Σ_k S_kj; one (m, m) block, or tiles of it recomputed at each call."""
-    m = len(rows)
-    unit = rows / (_lengths(rows) * math.sqrt(temperature))  # products of these are cos / T
-    tile = max(1, min(m, BLOCK_BYTES // (m * unit.element_size())))
-
-    def logits() -> Iterator[Tensor]:  # (t, m): cos(f_i, f_j) / T with −∞ on the diagonal, some rows at a time
-        for first in range(0, m, tile):
-            block = unit[first : first + tile] @ unit.T
-            block.diagonal(first).fill_(-torch.inf)
-            yield block
-
-    kept = next(logits()) if tile == m else None
-    # S is symmetric: the largest of a row is the largest of its column, and exp of the difference never above 1
-    largest = torch.cat([block.amax(dim=1) for block in ([kept] if kept is not None else logits())])  # (m,)
-
-    def similarities() -> Iterator[Tensor]:  # (t, m): S_ij / exp(largest_j)
-        return iter([kept]) if kept is not None else (block.sub_(largest).exp_() for block in logits())
-
-    if kept is not None:
-        kept.sub_(largest).exp_()
-    totals = torch.stack([block.sum(dim=0) for block in similarities()]).sum(dim=0).double()  # (m,), each at least 1
-
-    def walk(pi: Tensor) -> Tensor:
-        spread = (pi / totals).to(unit.dtype)
-        return torch.cat([block @ spread for block in similarities()]).double()
-
-    return walk, largest.double() + totals.log()
-
-
-def _solve(walk: Callable[[Tensor], Tensor], log_degrees: Tensor, start: Tensor, damping: float) -> Tensor:
-    """π = λ P π + (1 − λ) · start.
-
-    I − λP is symmetric positive definite in ⟨u, v⟩ = Σ u_i v_i / d_i, because d_j P_ij = S_ij = S_ji: conjugate gradients in
-    that inner product, condition number at most (1 + λ)/(1 − λ). Plain iteration finishes what they leave, which is nothing
-    unless the degrees are too far apart for the arithmetic: it contracts the error by λ a step, whatever the degrees are.
-    """
-    weights = torch.exp((log_degrees.max() - log_degrees).clamp(max=600.0))  # 1/d_i, up to a common factor
-    tolerance = 1e-7 * (1 - damping)  # in the 1-norm: ‖error‖₁ ≤ ‖residual‖₁ / (1 − λ)
-    pi = start
-    residual = damping * (walk(pi) - pi)
-    direction = residual
-    energy = (weights * residual.square()).sum()
-    for _ in range(SOLVER_STEPS):
-        if residual.abs().sum() <= tolerance:
-            break
-        image = direction - damping * walk(direction)
-        step = energy / (weights * direction * image).sum()
-        pi = pi + step * direction
-        residual = residual - step * image
-        energy, previous = (weights * residual.square()).sum(), energy
-        direction = residual + energy / previous * direction
-    if not torch.isfinite(pi).all() or (pi < 0).any():
-        pi = start
-    for _ in range(math.ceil(math.log(1e-9) / math.log(damping))):
-        pi, previous = damping * walk(pi) + (1 - damping) * start, pi
-        if (pi - previous).abs().sum() <= 10 * tolerance:
-            break
-    return pi
+def _check_result(result: Tensor, vectors: Array, name: str = "vectors", *, nonzero: bool = False) -> None:
+    """Raise DataError that names the rows at fault if `result`, to which every row contributes, is not finite."""
+    if torch.isfinite(result).all():
+        return
+    endless, zero = list[int](), list[int]()
+    for number, block in enumerate(_Rows(vectors).blocks()):
+        endless += ((~torch.isfinite(block)).any(dim=1).nonzero()[:, 0] + number * BLOCK).tolist()
+        zero += ((block == 0).all(dim=1).nonzero()[:, 0] + number * BLOCK).tolist() if nonzero else []
+    for fault, bad in (("NaN or infinity", endless), ("length zero", zero)):
+        if bad:
+            message = f"{len(bad)} of {len(vectors)} rows of {name} have {fault} (first: {first_few(bad)}); "
+            raise DataError(message + "drop or extract them again")
