@@ -1,18 +1,25 @@
 """Features in memory and in our folder: what goes in comes back, and nothing else is taken for it."""
 
 import json
+import pickle
+import re
 import shutil
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from compatlearn import arrays
+from compatlearn.arrays import check_rows, check_vectors
 from compatlearn.errors import DataError, FormatError, IncompatibleError
-from compatlearn.feature_folder import map_npy
+from compatlearn.feature_folder import map_npy, strings
 from compatlearn.features import Features
 from test_files import largest_file
 
@@ -129,9 +136,102 @@ def test_vectors_larger_than_memory_open(tmp_path):
             file.truncate(file.tell() + 10_000_000_000 * 1024)  # a hole of 10 TB: takes no room
         except OSError:
             pytest.skip("this file system has no files of 10 TB")
-    vectors = map_npy(path)
-    assert vectors.shape == (10_000_000_000, 512)
-    assert vectors[-1].tolist() == [0.0] * 512
+    features = Features.load(path)
+    assert (len(features), features.dimension) == (10_000_000_000, 512)
+    assert features.vectors[-1].tolist() == [0.0] * 512
+
+
+def ruin(path, name):
+    """Overwrite one column of a Parquet file; its schema stays."""
+    group = pq.read_metadata(path).row_group(0)
+    [column] = [group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema == name]
+    first = column.dictionary_page_offset or column.data_page_offset
+    data = bytearray(path.read_bytes())
+    data[first : first + column.total_compressed_size] = bytes(column.total_compressed_size)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(("name", "other"), [("label", "ids"), ("id", "labels")])
+def test_a_column_is_read_when_it_is_asked_for(tmp_path, name, other):
+    some(10, text=True).save(tmp_path)
+    ruin(tmp_path / "rows.parquet", name)
+    features = Features.load(tmp_path)
+    assert repr(features) == "Features(10 × 4 float32, labels, space='')"
+    assert features.has_labels
+    assert getattr(features, other).tolist() == getattr(some(10, text=True), other).tolist()
+    for _ in range(2):
+        with pytest.raises(FormatError, match=r"rows\.parquet cannot be read \(.+\); extract it again") as caught:
+            getattr(features, f"{name}s")
+        assert "\n" not in str(caught.value)
+
+
+def test_columns_that_are_read_late_are_those_of_the_file_that_was_opened(tmp_path):
+    some(10, text=True).save(tmp_path)
+    early, copied = Features.load(tmp_path), pickle.loads(pickle.dumps(Features.load(tmp_path)))
+    Features(np.ones((3, 2)), ids=[5, 6, 7]).save(tmp_path)
+    same(early, some(10, text=True))
+    same(copied, some(10, text=True))
+    late = Features.load(tmp_path)
+    assert (late.has_labels, late.labels, late.ids.tolist()) == (False, None, [5, 6, 7])
+
+
+def test_labels_and_ids_that_are_neither(tmp_path):
+    some(10).save(tmp_path)
+    path = tmp_path / "rows.parquet"
+    table = pq.read_table(path)
+    for name, values in (("label", ["cat"] * 10), ("id", [0.5] * 10)):
+        pq.write_table(table.set_column(table.schema.get_field_index(name), name, [values]), path)
+        with pytest.raises(FormatError, match=r"rows\.parquet cannot be read \(label is .*, id is .*\); extract it again"):
+            Features.load(tmp_path)
+    pq.write_table(table.set_column(0, "label", [[None, *range(9)]]), path)
+    with pytest.raises(FormatError, match=r"rows\.parquet has 1 rows without label; extract it again"):
+        _ = Features.load(tmp_path).labels
+
+
+@given(parts=st.lists(st.lists(st.text(st.characters(min_codepoint=1, max_codepoint=127), max_size=9)), min_size=1))
+def test_ascii_in_chunks_is_the_text_that_numpy_makes_of_it(parts):
+    chunks = [pa.array(["before", *part, "after"], pa.string()).slice(1, len(part)) for part in parts]
+    found, expected = strings(pa.chunked_array(chunks)), [text for part in parts for text in part]
+    assert found.tolist() == expected
+    assert found.dtype == np.array(expected, dtype=str).dtype
+
+
+LABELS = st.one_of(st.integers(0, 3), st.sampled_from([-1, 65535, 65536, 2**40]))
+
+
+@given(labels=st.lists(LABELS, min_size=1), ordered=st.booleans())
+def test_rows_of_class_are_those_with_its_label(labels, ordered):
+    labels = np.array(sorted(labels) if ordered else labels)
+    features = Features(np.ones((len(labels), 1)), labels)
+    for label in {*labels.tolist(), 2, -1, 65536}:
+        rows = features.rows_of_class(label)
+        np.testing.assert_array_equal(rows, np.flatnonzero(labels == label))
+        rows[:] = -1  # the caller's own
+    with pytest.raises(DataError, match="have no labels for their 3 rows"):
+        Features(np.ones((3, 1))).rows_of_class(0)
+
+
+def resident(path):
+    """Bytes of a mapped file that this process has touched, with what the kernel maps around them."""
+    [of_file] = re.findall(rf" {re.escape(str(path))}\n.*?^Rss: +(\d+) kB", Path("/proc/self/smaps").read_text(), re.M | re.S)
+    return int(of_file) * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_class_is_read_without_the_others(tmp_path, ordered):
+    labels = np.random.default_rng(0).integers(0, 40_000, 400_000)
+    labels = np.sort(labels) if ordered else labels
+    path = tmp_path / "vectors.npy"
+    vectors = np.lib.format.open_memmap(path, "w+", np.float32, (400_000, 1024))  # a row a page; 1.6 GB, nearly all a hole
+    vectors[labels == 7, 0] = np.flatnonzero(labels == 7)
+    del vectors
+    features = Features(map_npy(path), labels)
+    rows = features.rows_of_class(7)
+    assert features.vectors[rows][:, 0].tolist() == rows.tolist()
+    assert 4096 * len(rows) <= resident(path) < 4_000_000 * len(rows)  # the kernel maps some pages around each
+    assert features.vectors[::-1][:20_000].max() >= 0
+    assert resident(path) > 80_000_000
 
 
 def test_normalized_is_stored(tmp_path):
@@ -292,3 +392,35 @@ def test_labels_may_be_missing_until_they_are_needed():
     with pytest.raises(DataError, match=message):
         features.check(2, "the old gallery")
     assert Features(np.ones((3, 2)), [2, 1, 0]).require_labels().tolist() == [2, 1, 0]
+
+
+ROWS = st.sampled_from([[0.0, 0.0], [1.0, -2.0], [0.0, np.nan], [np.inf, 1.0], [6e4, 6e4], [6e-8, 0.0]])
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(ROWS, min_size=1, max_size=9), dtype=st.sampled_from(["float16", "float32", "float64"]), nonzero=st.booleans()
+)
+def test_vectors_are_checked_in_blocks_and_widened(monkeypatch, rows, dtype, nonzero):
+    vectors = np.array(rows).astype(dtype)
+    vectors.flags.writeable = False
+    longest, tensor = [], arrays.as_tensor
+    monkeypatch.setattr(arrays, "BLOCK", 2)
+    monkeypatch.setattr(arrays, "as_tensor", lambda values: longest.append(len(values)) or tensor(values))
+    endless = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
+    zero = np.flatnonzero((vectors == 0).all(axis=1)).tolist() if nonzero else []
+    bad = endless or zero
+    if bad:
+        fault = "NaN or infinity" if endless else "length zero"
+        first = ", ".join(map(str, bad[:3])) + (", …" if len(bad) > 3 else "")
+        with pytest.raises(DataError) as caught:
+            check_rows(vectors, nonzero=nonzero)
+        expected = f"{len(bad)} of {len(rows)} rows of vectors have {fault} (first: {first}); drop or extract them again"
+        assert str(caught.value) == expected
+    else:
+        check_rows(vectors, nonzero=nonzero)
+        assert max(longest) <= 2  # a memory map is never copied as a whole
+        for given_rows in (vectors, tensor(vectors)):
+            checked = check_vectors(given_rows, nonzero=nonzero)
+            assert checked.dtype == (torch.float64 if dtype == "float64" else torch.float32)
+            np.testing.assert_array_equal(checked.numpy(), vectors)

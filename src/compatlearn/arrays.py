@@ -31,17 +31,21 @@ def check_vectors(vectors: Array, name: str = "vectors", *, nonzero: bool = Fals
     Raises:
         DataError: not two-dimensional, empty, not floats, NaN or infinity, or (with `nonzero`) a zero row.
     """
-    rows = as_tensor(vectors)
-    if rows.ndim != 2 or 0 in rows.shape:
-        raise DataError(f"{name} must be (rows, dimension), both at least 1; got shape {tuple(rows.shape)}")
-    if not rows.is_floating_point():
-        raise DataError(f"{name} must be float16, float32 or float64; got {str(rows.dtype).removeprefix('torch.')}")
-    if rows.dtype in (torch.float16, torch.bfloat16):
-        rows = rows.float()
-    endless: list[int] = []
-    zero: list[int] = []
-    for start in range(0, len(rows), BLOCK):  # in blocks: a memory map is read through and never held
-        block = rows[start : start + BLOCK]
+    check_rows(vectors, name, nonzero=nonzero)
+    return widened(as_tensor(vectors))
+
+
+def check_rows(vectors: Array, name: str = "vectors", *, nonzero: bool = False) -> None:
+    """`check_vectors` without its result: a block of rows in memory at a time, so that a memory map is only read through."""
+    vectors = vectors if isinstance(vectors, Tensor) else np.asarray(vectors)
+    if vectors.ndim != 2 or 0 in vectors.shape:
+        raise DataError(f"{name} must be (rows, dimension), both at least 1; got shape {tuple(vectors.shape)}")
+    dtype = as_tensor(vectors[:1]).dtype
+    if not dtype.is_floating_point:
+        raise DataError(f"{name} must be float16, float32 or float64; got {str(dtype).removeprefix('torch.')}")
+    count, endless, zero = len(vectors), list[int](), list[int]()
+    for start in range(0, count, BLOCK):
+        block = widened(as_tensor(vectors[start : start + BLOCK]))
         sizes = torch.linalg.vector_norm(block, ord=1, dim=1)  # one pass that shows either fault
         suspects = (~torch.isfinite(sizes)).nonzero()[:, 0]  # or only a sum too large for its type
         endless += (suspects[~torch.isfinite(block[suspects]).all(dim=1)] + start).tolist()
@@ -49,9 +53,13 @@ def check_vectors(vectors: Array, name: str = "vectors", *, nonzero: bool = Fals
     for fault, bad in (("NaN or infinity", endless), ("length zero", zero)):
         if bad:
             raise DataError(
-                f"{len(bad)} of {len(rows)} rows of {name} have {fault} (first: {first_few(bad)}); drop or extract them again"
+                f"{len(bad)} of {count} rows of {name} have {fault} (first: {first_few(bad)}); drop or extract them again"
             )
-    return rows
+
+
+def widened(rows: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32, everything else as it is."""
+    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
 
 
 def check_labels(labels: Array, rows: int, name: str = "labels") -> Tensor:

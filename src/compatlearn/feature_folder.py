@@ -4,7 +4,8 @@ import math
 import mmap
 import shutil
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -85,7 +86,7 @@ def write_arrays(folder: Path, blocks: Iterable[Block], shape: Shape) -> dict[st
 
 
 def read(folder: Path, *, verify: bool) -> dict[str, Any]:
-    """The columns of a folder that `write` wrote, its vectors memory-mapped."""
+    """The columns of a folder that `write` wrote: its vectors memory-mapped, for labels and ids functions that read them."""
     manifest = read_manifest(folder)
     vectors = map_npy(folder / VECTORS)
     said = (manifest["rows"], manifest["dimension"]), manifest["dtype"]
@@ -94,11 +95,11 @@ def read(folder: Path, *, verify: bool) -> dict[str, Any]:
             f"{folder / VECTORS} is {vectors.shape} {vectors.dtype}, but its manifest says {said[0]} {said[1]}; "
             "extract it again"
         )
-    labels, ids = _read_rows(folder / ROWS, manifest["rows"])
+    columns = _open_rows(folder / ROWS, manifest["rows"])
     if verify:
         _verify(folder, vectors, manifest)
     known = {key: manifest[key] for key in ("space", "source")}
-    return {"vectors": vectors, "labels": labels, "ids": ids, "known_normalized": manifest["normalized"]} | known
+    return {"vectors": vectors, **columns, "known_normalized": manifest["normalized"]} | known
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -170,9 +171,13 @@ def strings(column: pa.ChunkedArray) -> np.ndarray:
     if len(column) == 0 or not pc.all(pc.string_is_ascii(column)).as_py():
         return np.asarray(column.to_numpy(), dtype=str)
     width = max(pc.max(pc.binary_length(column)).as_py(), 1)
-    padded = pc.ascii_rpad(column, width=width, padding="\0")
-    parts = [np.frombuffer(chunk.buffers()[2], f"S{width}", len(chunk), chunk.offset * width) for chunk in padded.chunks]
-    return np.concatenate(parts).astype(str)
+    texts, first = np.empty((len(column), width), np.uint32), 0  # four bytes a character, as NumPy keeps them
+    for chunk in column.chunks:
+        padded = pc.ascii_rpad(chunk, width=width, padding="\0")
+        characters = np.frombuffer(padded.buffers()[2], np.uint8, len(chunk) * width, padded.offset * width)
+        texts[first : first + len(chunk)] = characters.reshape(-1, width)
+        first += len(chunk)
+    return texts.view(f"U{width}")[:, 0]
 
 
 def clear(folder: Path) -> None:
@@ -188,17 +193,39 @@ def _open(path: Path) -> Any:
         raise FormatError(f"cannot read {path}: {error.strerror or error}; write it again") from error
 
 
-def _read_rows(path: Path, rows: int) -> tuple[np.ndarray | None, np.ndarray]:
+def _open_rows(path: Path, rows: int) -> dict[str, Callable[[], np.ndarray]]:
+    """Functions that read labels, if there are any, and ids from the file that is here now, even if it is replaced."""
     try:
-        table = pq.read_table(path, memory_map=True)
-        labels = table["label"].to_numpy() if "label" in table.column_names else None
-        ids = table["id"]
-        ids = strings(ids) if pa.types.is_string(ids.type) else ids.to_numpy()
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise FormatError(f"{path} cannot be read ({_line(error)}); extract it again") from error
-    if len(ids) != rows:
-        raise FormatError(f"{path} has {len(ids)} rows, but its manifest says {rows}; extract it again")
-    return labels, ids
+        content = pa.memory_map(str(path)).read_buffer()
+        metadata = pq.read_metadata(pa.BufferReader(content))
+        kinds = {field.name: field.type for field in metadata.schema.to_arrow_schema()}
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+    if metadata.num_rows != rows:
+        raise FormatError(f"{path} has {metadata.num_rows} rows, but its manifest says {rows}; extract it again")
+    label, one = kinds.get("label", pa.int64()), kinds.get("id", pa.null())
+    if not pa.types.is_integer(label) or not (pa.types.is_integer(one) or pa.types.is_string(one)):
+        raise FormatError(f"{path} cannot be read (label is {label}, id is {one}); extract it again")
+    names = {"labels": "label", "ids": "id"}
+    return {ours: partial(_read_column, path, content, name) for ours, name in names.items() if name in kinds}
+
+
+def _read_column(path: Path, content: pa.Buffer, name: str) -> np.ndarray:
+    """(n,) a column of the Parquet file with this content."""
+    try:
+        column = pq.ParquetFile(pa.BufferReader(content)).read([name])[name]
+        if column.null_count:
+            raise FormatError(f"{path} has {column.null_count} rows without {name}; extract it again")
+        if pa.types.is_string(column.type):
+            return strings(column)
+        return np.concatenate([chunk.to_numpy() for chunk in column.chunks])
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> FormatError:
+    line = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    return FormatError(f"{path} cannot be read ({line}); extract it again")
 
 
 def _verify(folder: Path, vectors: np.ndarray, manifest: dict[str, Any]) -> None:
@@ -227,7 +254,3 @@ def _bytes(vectors: np.ndarray) -> memoryview:
 
 def _crc(value: int) -> str:
     return f"crc32:{value:08x}"
-
-
-def _line(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__

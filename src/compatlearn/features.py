@@ -1,20 +1,21 @@
 """Features: the vectors a model gave, with their labels, ids and the space they live in."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, Int64, Shaped
 from torch import Tensor
 
 from . import feature_files, feature_folder
 from .errors import DataError, FormatError, IncompatibleError, first_few
 
 Values: TypeAlias = np.ndarray | Tensor | Sequence[Any]
+Reader: TypeAlias = Callable[[], np.ndarray]  # of a column that is read when it is first asked for
 BLOCK = 65536  # rows looked at in one go: a memory map is read through and never held
 
 
@@ -25,7 +26,7 @@ class Features:
     Attributes:
         vectors: (n, d) float16, float32 or float64, often a memory map (copy-on-write: the file never changes).
         labels: (n,) int64 class of each row, or None where nobody gave them.
-        ids: (n,) int64 or text, by default the row numbers.
+        ids: (n,) int64 or text, by default the row numbers. Labels and ids of a folder are read when first asked for.
         space: the model that gave the vectors, such as "resnet18@3f2a9c01"; "" is unknown.
         source: where the rows come from, for people to read.
 
@@ -34,40 +35,56 @@ class Features:
     """
 
     vectors: Float[np.ndarray, "n d"]
-    labels: Int[np.ndarray, " n"] | None
-    ids: Shaped[np.ndarray, " n"]
     space: str
     source: str
     known_normalized: bool | None
+    _readers: dict[str, Reader]
 
     def __init__(
         self,
         vectors: Values,
-        labels: Values | None = None,
-        ids: Values | None = None,
+        labels: Values | Reader | None = None,
+        ids: Values | Reader | None = None,
         space: str = "",
         source: str = "",
         *,
         known_normalized: bool | None = None,
     ) -> None:
         found = _vectors(_numpy(vectors))
-        columns = {
-            "vectors": found,
-            "labels": None if labels is None else _labels(_numpy(labels), len(found)),
-            "ids": np.arange(len(found)) if ids is None else _ids(_numpy(ids), len(found)),
-        }
-        self.__dict__.update(columns, space=space, source=source, known_normalized=known_normalized)
+        readers: dict[str, Reader] = {}
+        self.__dict__.update(vectors=found, space=space, source=source, known_normalized=known_normalized, _readers=readers)
+        if callable(labels):
+            readers["labels"] = labels
+        else:
+            self.__dict__["labels"] = None if labels is None else _labels(_numpy(labels), len(found))
+        if ids is None or callable(ids):
+            readers["ids"] = ids or partial(np.arange, len(found))
+        else:
+            self.__dict__["ids"] = _ids(_numpy(ids), len(found))
+
+    @cached_property
+    def labels(self) -> Int64[np.ndarray, " n"] | None:
+        return _labels(self._readers["labels"](), len(self))
+
+    @cached_property
+    def ids(self) -> Shaped[np.ndarray, " n"]:
+        return _ids(self._readers["ids"](), len(self))
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     def __repr__(self) -> str:
-        labels = "no labels" if self.labels is None else "labels"
+        labels = "labels" if self.has_labels else "no labels"
         return f"Features({len(self)} × {self.dimension} {self.vectors.dtype}, {labels}, space={self.space!r})"
 
     @property
     def dimension(self) -> int:
         return int(self.vectors.shape[1])
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether there are labels; they are not read for it."""
+        return "labels" in self._readers or self.labels is not None
 
     @cached_property
     def normalized(self) -> bool:
@@ -144,17 +161,27 @@ class Features:
             )
         return order[places]
 
+    def rows_of_class(self, label: int) -> Int64[np.ndarray, " m"]:
+        """(m,) the rows of a class, ascending, from the labels alone: `vectors[rows_of_class(c)]` reads no other class.
+
+        Raises:
+            DataError: there are no labels.
+        """
+        labels, order = self.require_labels(), self._class_order
+        first, last = np.searchsorted(labels, [label, label + 1], sorter=order)
+        return np.arange(first, last) if order is None else order[first:last].copy()
+
     def require_labels(self, name: str = "the features") -> Int[np.ndarray, " n"]:
         """(n,) the labels.
 
         Raises:
             DataError: there are none.
         """
-        if self.labels is None:
+        if (labels := self.labels) is None:
             raise DataError(
                 f"{name} have no labels for their {len(self)} rows; store labels beside the vectors (.npz, .parquet)"
             )
-        return self.labels
+        return labels
 
     def check(self, classes: int | None = None, name: str = "the features") -> None:
         """Read every row once.
@@ -172,7 +199,7 @@ class Features:
             raise DataError(
                 f"{len(bad)} of {len(self)} rows of {name} have NaN or infinity (first: {first_few(bad)}); extract them again"
             )
-        if classes is None and self.labels is None:
+        if classes is None and not self.has_labels:
             return
         labels = self.require_labels(name)
         bad = np.flatnonzero((labels < 0) | (labels >= (np.inf if classes is None else classes)))
@@ -182,6 +209,15 @@ class Features:
                 f"{len(bad)} of {len(self)} labels of {name} are {allowed} "
                 f"(first: {first_few(labels[bad])} in rows {first_few(bad)}); give every row a class in range"
             )
+
+    @cached_property
+    def _class_order(self) -> Int64[np.ndarray, " n"] | None:
+        """(n,) the rows class by class; None where they are stored so."""
+        labels = self.require_labels()
+        if (labels[1:] >= labels[:-1]).all():
+            return None
+        small = labels.min() >= 0 and labels.max() < 1 << 16  # sorted digit by digit: 4 times as fast
+        return np.argsort(labels.astype(np.uint16) if small else labels, kind="stable")
 
     def _columns(self, rows: Any) -> tuple[Any, Any, Any]:
         return self.vectors[rows], None if self.labels is None else self.labels[rows], self.ids[rows]
