@@ -5,7 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +25,13 @@ from compatlearn.config import TrainConfig
 from compatlearn.data import Images, open_images
 from compatlearn.encoders import Encoder, load_encoder, module_encoder
 from compatlearn.errors import ConfigError, DataError, FormatError
-from compatlearn.extract import embed, extract
+from compatlearn.extract import AHEAD, embed, encode_shards, extract
+from compatlearn.feature_writer import FeatureWriter
 from compatlearn.features import Features
 from compatlearn.runs import save_learner
 from compatlearn.train import TrainingSet, train
 from samples import CAT, DOG, call, image_folder, mean_colour, picture
+from test_files import largest_file
 
 SMALL = "resnet10t"  # the smallest of timm's that takes any size
 
@@ -352,6 +357,104 @@ def test_what_a_model_must_not_return(pets: Images, tmp_path: Path) -> None:
         extract(some(mean_colour), pets, tmp_path / "batch", batch_size=0)
     with pytest.raises(ConfigError, match=r"tolerance a share in \[0, 1\]; got batch_size 256, tolerance -1.0"):
         extract(some(mean_colour), pets, tmp_path / "batch", tolerance=-1.0)
+
+
+# side by side
+
+
+def watched(images: Images) -> tuple[Images, list[int]]:
+    """The same images, and the rows that have been read."""
+    rows: list[int] = []
+
+    def read(row: int) -> Image.Image:
+        rows.append(row)
+        return images.read(row)
+
+    return replace(images, read=read), rows
+
+
+def wait(condition: object) -> bool:
+    """Whether it came true within some seconds."""
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return condition()
+
+
+def test_following_batches_are_decoded_meanwhile_and_not_too_many(pets: Images) -> None:
+    images, read = watched(pets)
+    reached = []
+
+    def forward(pictures: list[Image.Image]) -> np.ndarray:
+        expected = min(2 * (len(reached) + 1 + AHEAD), 13)
+        reached.append(wait(lambda: len(read) >= expected))
+        time.sleep(0.05)
+        assert len(read) == expected  # AHEAD batches more, of the next shard too
+        return mean_colour(pictures)
+
+    with ThreadPoolExecutor(4) as pool:
+        done = list(encode_shards(Encoder(forward, "some"), images, [range(4), range(4, 8), range(8, 13)], 2, pool))
+    assert [shard.rows for shard in done] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11, 12]]
+    assert reached == [True] * 7
+
+
+def test_pictures_are_prepared_where_they_are_decoded(pets: Images, tmp_path: Path) -> None:
+    threads: set[int] = set()
+
+    def prepare(one: Image.Image) -> np.ndarray:
+        threads.add(threading.get_ident())
+        return np.asarray(one).mean(axis=(0, 1))
+
+    features = extract(Encoder(np.stack, "some", prepare), pets, tmp_path / "out")
+    np.testing.assert_allclose(features.vectors, mean_colour([pets.picture(row) for row in range(13)]), rtol=1e-6)
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+def test_a_shard_is_written_while_the_next_is_encoded(pets: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, overlapped, write = [], [], FeatureWriter.write
+
+    def late(writer: FeatureWriter, shard: int, *arguments: object, **options: object) -> None:
+        overlapped.append(shard == 3 or wait(lambda: len(calls) > shard + 1))
+        write(writer, shard, *arguments, **options)
+
+    def forward(pictures: list[Image.Image]) -> np.ndarray:
+        calls.append(len(pictures))
+        assert len(calls) - 2 <= len(overlapped)  # one shard waits at most
+        return mean_colour(pictures).astype(np.float32)
+
+    monkeypatch.setattr(FeatureWriter, "write", late)
+    assert len(extract(Encoder(forward, "some"), pets, tmp_path / "out", shard_rows=4)) == 13
+    assert overlapped == [True] * 4
+
+
+def test_a_disk_that_is_full_ends_the_extraction(pets: Images, tmp_path: Path) -> None:
+    encoder = load_encoder("samples:mean_colour")
+    with (
+        largest_file(600),
+        pytest.raises(DataError, match=r"cannot write .*0000[01]\.npz: File too large; free some space"),
+    ):
+        extract(encoder, pets, tmp_path / "out", shard_rows=4)
+    assert len(extract(encoder, pets, tmp_path / "out", shard_rows=4)) == 13
+
+
+def test_a_gpu_has_its_next_batch_before_it_is_waited_for(pets: Images) -> None:
+    events: list[str] = []
+
+    class Coming(torch.Tensor):
+        def cpu(self) -> torch.Tensor:
+            events.append("w")
+            return self.as_subclass(torch.Tensor)
+
+    def forward(pictures: list[Image.Image]) -> torch.Tensor:
+        events.append("s")
+        return torch.from_numpy(mean_colour(pictures)).float().as_subclass(Coming)
+
+    with ThreadPoolExecutor(1) as pool:
+        done = list(encode_shards(Encoder(forward, "some"), pets, [range(6), range(6, 13)], 2, pool))
+    vectors = np.concatenate([batch for shard in done for batch in shard.vectors])
+    np.testing.assert_allclose(vectors, mean_colour([pets.picture(row) for row in range(13)]), rtol=1e-6)
+    assert "".join(events) == "sswsww" + "sswswsww"  # nothing is left behind when a shard ends
 
 
 # interrupted

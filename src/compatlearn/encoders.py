@@ -4,28 +4,41 @@ import pickle
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import nn
 
+from .arrays import Array, as_tensor
 from .backbones import Embedder, ModelSpec, build_backbone, load_function, weights_hash
 from .errors import ConfigError, DataError, FormatError
 from .images import to_square
 from .runs import load_learner
 
 
+def _as_it_is(picture: Image.Image) -> Image.Image:
+    return picture
+
+
 @dataclass(frozen=True)
 class Encoder:
-    """A model as extraction sees it: pictures in, vectors out, and the name of the space they live in."""
+    """A model as extraction sees it: pictures in, vectors out, and the name of the space they live in.
 
-    encode: Callable[[list[Image.Image]], Float[np.ndarray, "b d"]]
+    prepare: what is done to one picture, in the threads that decode; forward: what was prepared → (b, d) vectors, which
+    may still be on their way from a GPU.
+    """
+
+    forward: Callable[[list[Any]], Float[Array, "b d"]]
     space: str
+    prepare: Callable[[Image.Image], Any] = _as_it_is
+
+    def encode(self, pictures: list[Image.Image]) -> Float[np.ndarray, "b d"]:
+        """Both, one after the other."""
+        return as_tensor(self.forward([self.prepare(picture) for picture in pictures])).cpu().numpy()
 
 
 def load_encoder(model: str, *, weights: Path | None = None, device: str | None = None) -> Encoder:
@@ -62,22 +75,21 @@ def load_encoder(model: str, *, weights: Path | None = None, device: str | None 
 
 def module_encoder(embedder: Embedder, space: str) -> Encoder:
     """An encoder of a torch module with its preprocessing: scale, crop, normalise, forward."""
-    embedder.eval()
-    spec = embedder.spec
-    square = partial(
-        to_square,
-        size=spec.resize,
-        crop=min(spec.resize, spec.image_size),
-        interpolation=spec.interpolation,
-        squash=spec.squash,
-    )
+    embedder.eval().to(memory_format=torch.channels_last)
+    spec, device = embedder.spec, embedder.mean.device
 
-    def encode(pictures: list[Image.Image]) -> Float[np.ndarray, "b d"]:
-        pixels = torch.from_numpy(np.stack([square(picture) for picture in pictures])).to(embedder.mean.device)
-        with torch.inference_mode():
-            return embedder(pixels.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
+    def prepare(picture: Image.Image) -> UInt8[np.ndarray, "s s 3"]:
+        crop = min(spec.resize, spec.image_size)
+        square = to_square(picture, spec.resize, crop=crop, interpolation=spec.interpolation, squash=spec.squash)
+        return square.transpose(1, 2, 0)
 
-    return Encoder(encode, space)
+    def forward(squares: list[UInt8[np.ndarray, "s s 3"]]) -> Float[torch.Tensor, "b d"]:
+        pixels = torch.empty((len(squares), *squares[0].shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
+        np.stack(squares, out=pixels.numpy())
+        with torch.inference_mode():  # (b, s, s, 3) seen as (b, 3, s, s) is channels-last memory
+            return embedder(pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)).float()
+
+    return Encoder(forward, space, prepare)
 
 
 def _device(name: str | None) -> torch.device:
@@ -101,7 +113,7 @@ def _run_file(path: Path) -> Path | None:
 def _black_box(name: str) -> Encoder:
     function = load_function(name)
 
-    def encode(pictures: list[Image.Image]) -> Float[np.ndarray, "b d"]:
+    def forward(pictures: list[Image.Image]) -> Float[np.ndarray, "b d"]:
         count = len(pictures)
         try:
             vectors = function(pictures)
@@ -115,7 +127,7 @@ def _black_box(name: str) -> Encoder:
             )
         return values.astype(np.float32, copy=False)
 
-    return Encoder(encode, name)
+    return Encoder(forward, name)
 
 
 def _preprocessing(name: str, network: nn.Module) -> ModelSpec:

@@ -1,14 +1,18 @@
 """Model + images → features: in memory for a comparison, on disk in resumable shards for a gallery."""
 
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from PIL import Image
 
+from .arrays import Array, as_tensor
 from .backbones import Embedder
 from .data import Images, check_skipped
 from .encoders import Encoder, load_encoder, module_encoder
@@ -19,6 +23,25 @@ from .files import read_json
 from .train import TrainingSet
 
 __all__ = ["Encoder", "embed", "extract", "load_encoder", "module_encoder"]
+
+AHEAD = 2  # batches decoded while one is encoded
+PIECE = 16  # images that a thread decodes before it takes the next
+
+
+class Decoded(NamedTuple):
+    """The rows that can be read, their pictures as the encoder wants them, and (id, reason) of the others."""
+
+    rows: list[int]
+    pictures: list[Any]
+    skipped: list[tuple[str, str]]
+
+
+class Encoded(NamedTuple):
+    """The rows of a shard that can be read, (b, d) vectors of each batch of them, and (id, reason) of the others."""
+
+    rows: list[int]
+    vectors: list[Float[np.ndarray, "b d"]]
+    skipped: list[tuple[str, str]]
 
 
 def embed(
@@ -57,11 +80,14 @@ def extract(
     shard_rows: int = 16384,
     dtype: str = "float32",
     tolerance: float = 0.001,
-    threads: int = 4,
+    threads: int | None = None,
 ) -> Features:
     """Features of all images on disk; run again after an interruption, it goes on at the first missing shard.
 
     An image that cannot be read is left out, recorded in `skipped.json` with the reason, and counted.
+
+    Args:
+        threads: that decode; by default one a core, and at least 4.
 
     Raises:
         ConfigError: batch_size or tolerance out of range.
@@ -73,53 +99,93 @@ def extract(
             f"batch_size must be at least 1, tolerance a share in [0, 1]; got batch_size {batch_size}, tolerance {tolerance}"
         )
     writer = FeatureWriter(out, rows=len(images), shard_rows=shard_rows, space=encoder.space, source=images.source, dtype=dtype)
-    lost = 0
-    with ThreadPoolExecutor(threads) as pool:
-        for shard in writer.missing():
-            rows, vectors, skipped = _encode(encoder, images, writer.planned(shard), batch_size, pool)
-            lost += len(skipped)
-            if skipped:
-                check_skipped(lost, len(images), tolerance, skipped[0][1])
-            writer.write(shard, vectors, images.labels[rows], images.ids[rows], skipped=skipped)
+    missing, lost = writer.missing(), 0
+    with ThreadPoolExecutor(threads or max(4, os.cpu_count() or 1)) as pool, ThreadPoolExecutor(1) as disk:
+        written: Future[None] = disk.submit(lambda: None)
+        shards = encode_shards(encoder, images, map(writer.planned, missing), batch_size, pool)
+        for shard, encoded in zip(missing, shards, strict=True):
+            lost += len(encoded.skipped)
+            if encoded.skipped:
+                check_skipped(lost, len(images), tolerance, encoded.skipped[0][1])
+            written.result()  # one shard at a time is written while the next is encoded
+            written = disk.submit(write_shard, writer, shard, images, encoded)
+        written.result()
     features = writer.finish()
     if len(features) < len(images):  # counts what an interrupted run had skipped before
         check_skipped(len(images) - len(features), len(images), tolerance, read_json(out / "skipped.json")[0][1])
     return features
 
 
+def encode_shards(
+    encoder: Encoder, images: Images, shards: Iterable[range], batch_size: int, pool: ThreadPoolExecutor
+) -> Iterator[Encoded]:
+    """The features of each shard's rows. The pool decodes the following batches meanwhile, also those of the next shard.
+
+    Raises:
+        DataError: the vectors are not finite, or not of one dimension.
+    """
+    plan = [[rows[first : first + batch_size] for first in range(0, len(rows), batch_size)] for rows in shards]
+    decoded = _decode(encoder, images, chain.from_iterable(plan), pool)
+    for batches in plan:
+        done, coming = Encoded([], [], []), deque[tuple[list[int], Array]]()
+        for left in reversed(range(len(batches))):
+            rows, pictures, skipped = next(decoded)
+            done.skipped.extend(skipped)
+            if pictures:
+                coming.append((rows, encoder.forward(pictures)))
+            while len(coming) > (1 if left else 0):  # a GPU is given a batch before that before it is waited for
+                rows, vectors = coming.popleft()
+                done.rows.extend(rows)
+                done.vectors.append(as_tensor(vectors).cpu().numpy())
+                _check(done, images, encoder.space)
+        yield done
+
+
 def _encode(
     encoder: Encoder, images: Images, rows: range, batch_size: int, pool: ThreadPoolExecutor
 ) -> tuple[list[int], Float[np.ndarray, "k d"], list[tuple[str, str]]]:
-    """The rows that can be read, their features, and (id, reason) of the others; the next batch is decoded meanwhile."""
-    batches = [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
-    kept: list[int] = []
-    vectors = [np.empty((0, 0), np.float32)]
-    skipped: list[tuple[str, str]] = []
-    pending = _start(pool, images, batches[0])
-    for following in [*batches[1:], range(0)]:
-        outcomes, pending = list(pending), _start(pool, images, following)
-        good = {row: picture for row, picture in outcomes if isinstance(picture, Image.Image)}
-        skipped += [(str(images.ids[row]), reason) for row, reason in outcomes if isinstance(reason, str)]
-        if good:
-            vectors.append(encoder.encode(list(good.values())))
-            _check(vectors[-1], vectors[1].shape[1], images, list(good), encoder.space)
-            kept += good
-    return kept, np.concatenate(vectors[1:] or vectors), skipped
+    [encoded] = encode_shards(encoder, images, [rows], batch_size, pool)
+    return encoded.rows, np.concatenate(encoded.vectors or [np.empty((0, 0), np.float32)]), encoded.skipped
 
 
-def _start(pool: ThreadPoolExecutor, images: Images, rows: range) -> Iterable[tuple[int, Image.Image | str]]:
-    """Each row with its picture, or why there is none; read by the pool from now on."""
+def write_shard(writer: FeatureWriter, shard: int, images: Images, encoded: Encoded) -> None:
+    """Store the features of a shard."""
+    vectors = np.concatenate(encoded.vectors or [np.empty((0, 0), np.float32)])
+    writer.write(shard, vectors, images.labels[encoded.rows], images.ids[encoded.rows], skipped=encoded.skipped)
 
-    def read(row: int) -> tuple[int, Image.Image | str]:
+
+def _decode(encoder: Encoder, images: Images, batches: Iterable[range], pool: ThreadPoolExecutor) -> Iterator[Decoded]:
+    """Every batch, prepared by the pool, which is `AHEAD` batches before the one that is used."""
+    started = deque[list[Future[Decoded]]]()
+    for rows in batches:
+        pieces = [rows[first : first + PIECE] for first in range(0, len(rows), PIECE)]
+        started.append([pool.submit(_read, encoder, images, piece) for piece in pieces])
+        if len(started) > AHEAD:
+            yield _joined(started.popleft())
+    while started:
+        yield _joined(started.popleft())
+
+
+def _joined(pieces: list[Future[Decoded]]) -> Decoded:
+    columns = zip(*(piece.result() for piece in pieces), strict=True)
+    return Decoded(*(list(chain.from_iterable(column)) for column in columns))
+
+
+def _read(encoder: Encoder, images: Images, rows: range) -> Decoded:
+    read = Decoded([], [], [])
+    for row in rows:
         try:
-            return row, images.picture(row)
+            read.pictures.append(encoder.prepare(images.picture(row)))
+            read.rows.append(row)
         except DataError as error:
-            return row, str(error)
+            read.skipped.append((str(images.ids[row]), str(error)))
+    return read
 
-    return pool.map(read, rows)
 
-
-def _check(vectors: Float[np.ndarray, "b d"], dimension: int, images: Images, rows: list[int], space: str) -> None:
+def _check(done: Encoded, images: Images, space: str) -> None:
+    """Raise DataError if the last vectors are not finite, or not of the dimension of the first."""
+    vectors = done.vectors[-1]
+    dimension, rows = done.vectors[0].shape[1], done.rows[-len(vectors) :]
     if vectors.shape[1] != dimension:
         raise DataError(f"{space} gave vectors of {dimension} and then of {vectors.shape[1]} dimensions; it must give one kind")
     bad = images.ids[np.array(rows)[~np.isfinite(vectors).all(axis=1)]]
