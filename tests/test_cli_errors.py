@@ -391,6 +391,12 @@ USAGE = [
         r'Invalid value "int8" for --dtype. Choose .*',
     ),
     ("recipe no.toml", 1, r"cannot read recipe no.toml: No such file or directory; check the path"),
+    (
+        "evaluate --old-query a --old-gallery b --new-query c --address node:1",
+        1,
+        r"--address node:1 is that of a Ray cluster; pass --engine ray too, or leave it out",
+    ),
+    ("pseudo --features x --out y --engine dask", 2, r'Invalid value "dask" for --engine. Choose from: "local", "ray".'),
 ]
 
 
@@ -621,7 +627,7 @@ def test_a_folder_that_holds_a_run(capsys: pytest.CaptureFixture[str], pets: Pat
 def test_a_comparison_of_another_recipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text(json.dumps({"data": "digits", "temperature": 1.0}))
     said = complaint(capsys, 1, "compare", "--recipe", "digits", "--out", tmp_path)
-    assert said.startswith(f"{tmp_path} was begun with another recipe (")
+    assert said.startswith(f"{tmp_path} was begun with other settings: ")
     assert "temperature was 1.0, is 0.05" in said
     assert said.endswith("; resume with the same, or another --out")
 

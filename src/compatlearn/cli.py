@@ -6,6 +6,8 @@ Exit codes: 0 done, 1 an error that can be mended (one line on stderr), 2 wrong 
 import json
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +17,9 @@ from torch import OutOfMemoryError
 
 from . import __version__
 from .config import Recipe, TrainConfig, bundled_recipe, check, load_recipe
-from .errors import CompatlearnError
+from .errors import CompatlearnError, ConfigError
+
+Engine = Literal["local", "ray"]
 
 app = App(name="compatlearn", help="Upgrade an embedding model without re-embedding the gallery.", version=__version__)
 
@@ -43,6 +47,8 @@ def extract(
     dtype: Literal["float32", "float16"] = "float32",
     tolerance: float = 0.001,
     device: str | None = None,
+    engine: Engine = "local",
+    address: str | None = None,
 ) -> int:
     """Features of labelled images on disk; an interrupted run goes on at its first missing shard.
 
@@ -57,20 +63,19 @@ def extract(
         dtype: of the vectors on disk.
         tolerance: largest share of unreadable images that is skipped and recorded.
         device: torch's name of it; by default a GPU if there is one.
+        engine: where it runs: here, or on a Ray cluster.
+        address: host:port of the cluster, or auto; without one it is started here.
     """
     from .data import open_images
     from .extract import extract, load_encoder
 
-    images = open_images(data)
-    features = extract(
-        load_encoder(model, weights=weights, device=device),
-        images,
-        out,
-        batch_size=batch_size,
-        shard_rows=shard_rows,
-        dtype=dtype,
-        tolerance=tolerance,
-    )
+    options: dict[str, Any] = {"batch_size": batch_size, "shard_rows": shard_rows, "dtype": dtype, "tolerance": tolerance}
+    with _engine(engine, address) as cluster:
+        images, encoder = open_images(data), load_encoder(model, weights=weights, device=device)
+        if cluster:
+            features = cluster.extract((data, model, weights, device), encoder, images, out, **options)
+        else:
+            features = extract(encoder, images, out, **options)
     skipped = len(images) - len(features)
     print(f"{out}: {len(features)} features of {features.dimension} dimensions, {skipped} unreadable images skipped")
     return 0
@@ -87,6 +92,8 @@ def pseudo(
     steps: int | None = Recipe.steps,
     classes: int | None = None,
     seed: int = 0,
+    engine: Engine = "local",
+    address: str | None = None,
 ) -> int:
     """A pseudo classifier from old features of the new training data.
 
@@ -99,13 +106,17 @@ def pseudo(
         steps: steps of the random walk; by default its limit.
         classes: number of classes; by default one more than the largest label.
         seed: of `trained`.
+        engine: where it runs: here, or on a Ray cluster.
+        address: host:port of the cluster, or auto; without one it is started here.
     """
     from .classifiers import PseudoClassifier, build_classifier, save_classifier
     from .features import Features
 
-    old = Features.load(features, verify=True)
     options = {"temperature": temperature, "damping": damping, "steps": steps, "seed": seed}
-    rows = build_classifier(method, old.vectors, old.require_labels(str(features)), classes=classes, options=options)
+    with _engine(engine, address) as cluster:
+        old = Features.load(features, verify=True)
+        build = cluster.classifier_builder(features) if cluster else build_classifier
+        rows = build(method, old.vectors, old.require_labels(str(features)), classes=classes, options=options)
     save_classifier(PseudoClassifier(rows, method, old.space, options), out)
     print(f"{out}: {method} pseudo classifier, {rows.shape[0]} classes of {rows.shape[1]} dimensions")
     return 0
@@ -134,6 +145,8 @@ def train(
         method: with --features: how they are used; by default random-walk.
         resume: go on with an interrupted run; the result is that of an uninterrupted one.
     """
+    from accelerate import PartialState
+
     from .data import load_pixels, open_images
     from .files import write_json
     from .methods import load_loss
@@ -143,8 +156,11 @@ def train(
     images, pixels, skipped = load_pixels(open_images(data), config.resize, tolerance=config.tolerance)
     loss = load_loss(images, config, pseudo, features, method)
     run(images, config, out, backbone=backbone, loss=loss, pixels=pixels, resume=resume)
-    write_json(out / "skipped.json", skipped)
-    print(f"{out}: trained on {len(images)} images of {len(images.classes)} classes, {len(skipped)} unreadable ones skipped")
+    processes = PartialState()  # of `accelerate launch`; usually this one alone
+    if processes.is_main_process:
+        write_json(out / "skipped.json", skipped)
+        print(f"{out}: trained on {len(images)} images of {len(images.classes)} classes, {len(skipped)} unreadable ones skipped")
+    processes.destroy_process_group()
     return 0
 
 
@@ -160,6 +176,8 @@ def evaluate(
     metric: Literal["euclidean", "cosine"] = "euclidean",
     json: bool = False,
     require_compatible: bool = False,
+    engine: Engine = "local",
+    address: str | None = None,
 ) -> int:
     """Is the new model compatible, and what is lost against re-embedding everything?
 
@@ -173,6 +191,8 @@ def evaluate(
         metric: what ranks.
         json: everything as JSON on stdout.
         require_compatible: exit with 3 unless the verdict is yes.
+        engine: where it runs: here, or on a Ray cluster.
+        address: host:port of the cluster, or auto; without one it is started here.
     """
     from .compatibility import compatibility
     from .features import Features
@@ -181,8 +201,11 @@ def evaluate(
     named = {"old_query": old_query, "old_gallery": old_gallery, "new_query": new_query}
     named |= {"new_gallery": new_gallery, "independent": independent}  # type: ignore[dict-item]
     named |= {"independent_gallery": independent_gallery}  # type: ignore[dict-item]
-    loaded = {name: Features.load(path, verify=True) for name, path in named.items() if path is not None}
-    result = compatibility(**loaded, metric=metric)  # type: ignore[arg-type]
+    with _engine(engine, address) as cluster:
+        loaded = {name: Features.load(path, verify=True) for name, path in named.items() if path is not None}
+        files = [(named[name], features) for name, features in loaded.items()]
+        others = {"searcher": cluster.searcher(files)} if cluster else {}
+        result = compatibility(**loaded, metric=metric, **others)  # type: ignore[arg-type]
     _print(result.to_dict() if json else verdict_table(result))
     return 3 if require_compatible and result.compatible != "yes" else 0
 
@@ -252,6 +275,20 @@ def recipe_keys(path: Path | None = None) -> int:
     for entry in fields(TrainConfig):
         print(f"{entry.name} = {getattr(settings.training, entry.name)!r}")
     return 0
+
+
+@contextmanager
+def _engine(engine: Engine, address: str | None) -> Iterator[Any]:
+    """`cluster`, connected, or None for this machine."""
+    if engine == "local":
+        if address is not None:
+            raise ConfigError(f"--address {address} is that of a Ray cluster; pass --engine ray too, or leave it out")
+        yield None
+        return
+    from . import cluster, workers
+
+    with workers.connected(address):
+        yield cluster
 
 
 def _print(result: Any) -> None:
