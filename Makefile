@@ -20,8 +20,15 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-bench: setup  ## ratios against what a user would do instead
-	$(BIN)/python benchmarks/pseudo.py
+bench: setup  ## ratios against what a user would do instead, and the pictures of docs/benchmarks.md
+	mkdir -p runs/bench
+	$(BIN)/python benchmarks/pseudo.py --json-file runs/bench/pseudo.json
+	$(BIN)/python benchmarks/search.py --sweep --json-file runs/bench/search.json
+	$(BIN)/python benchmarks/features.py --json-file runs/bench/features.json
+	$(BIN)/python benchmarks/extract.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/cluster.py --json runs/bench/cluster.json
+	$(BIN)/python benchmarks/plot.py runs/bench docs/images/benchmarks.png
 
 setup: $(VENV)/.installed
 
