@@ -1,6 +1,6 @@
 """Draw docs/images/benchmarks.png from what the benchmarks stored with --json-file.
 
-    python benchmarks/plot.py runs/bench docs/images/benchmarks.png
+python benchmarks/plot.py runs/bench docs/images/benchmarks.png
 """
 
 import json

@@ -159,7 +159,8 @@ def train(
     processes = PartialState()  # of `accelerate launch`; usually this one alone
     if processes.is_main_process:
         write_json(out / "skipped.json", skipped)
-        print(f"{out}: trained on {len(images)} images of {len(images.classes)} classes, {len(skipped)} unreadable ones skipped")
+        classes = f"{len(images)} images of {len(images.classes)} classes"
+        print(f"{out}: trained on {classes}, {len(skipped)} unreadable ones skipped")
     processes.destroy_process_group()
     return 0
 
