@@ -384,6 +384,7 @@ def wait(condition: object) -> bool:
 def test_following_batches_are_decoded_meanwhile_and_not_too_many(pets: Images) -> None:
     images, read = watched(pets)
     reached = []
+    assert AHEAD > 0
 
     def forward(pictures: list[Image.Image]) -> np.ndarray:
         expected = min(2 * (len(reached) + 1 + AHEAD), 13)
@@ -428,14 +429,15 @@ def test_a_shard_is_written_while_the_next_is_encoded(pets: Images, tmp_path: Pa
     assert overlapped == [True] * 4
 
 
-def test_a_disk_that_is_full_ends_the_extraction(pets: Images, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard_rows", [4, 100])
+def test_a_disk_that_is_full_ends_the_extraction(pets: Images, tmp_path: Path, shard_rows: int) -> None:
     encoder = load_encoder("samples:mean_colour")
     with (
         largest_file(600),
         pytest.raises(DataError, match=r"cannot write .*0000[01]\.npz: File too large; free some space"),
     ):
-        extract(encoder, pets, tmp_path / "out", shard_rows=4)
-    assert len(extract(encoder, pets, tmp_path / "out", shard_rows=4)) == 13
+        extract(encoder, pets, tmp_path / "out", shard_rows=shard_rows)
+    assert len(extract(encoder, pets, tmp_path / "out", shard_rows=shard_rows)) == 13
 
 
 def test_a_gpu_has_its_next_batch_before_it_is_waited_for(pets: Images) -> None:

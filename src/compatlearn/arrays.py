@@ -32,7 +32,8 @@ def check_vectors(vectors: Array, name: str = "vectors", *, nonzero: bool = Fals
         DataError: not two-dimensional, empty, not floats, NaN or infinity, or (with `nonzero`) a zero row.
     """
     check_rows(vectors, name, nonzero=nonzero)
-    return widened(as_tensor(vectors))
+    rows = as_tensor(vectors)
+    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
 
 
 def check_rows(vectors: Array, name: str = "vectors", *, nonzero: bool = False) -> None:
@@ -45,7 +46,7 @@ def check_rows(vectors: Array, name: str = "vectors", *, nonzero: bool = False) 
         raise DataError(f"{name} must be float16, float32 or float64; got {str(dtype).removeprefix('torch.')}")
     count, endless, zero = len(vectors), list[int](), list[int]()
     for start in range(0, count, BLOCK):
-        block = widened(as_tensor(vectors[start : start + BLOCK]))
+        block = as_tensor(vectors[start : start + BLOCK])
         sizes = torch.linalg.vector_norm(block, ord=1, dim=1)  # one pass that shows either fault
         suspects = (~torch.isfinite(sizes)).nonzero()[:, 0]  # or only a sum too large for its type
         endless += (suspects[~torch.isfinite(block[suspects]).all(dim=1)] + start).tolist()
@@ -55,11 +56,6 @@ def check_rows(vectors: Array, name: str = "vectors", *, nonzero: bool = False) 
             raise DataError(
                 f"{len(bad)} of {count} rows of {name} have {fault} (first: {first_few(bad)}); drop or extract them again"
             )
-
-
-def widened(rows: Tensor) -> Tensor:
-    """float16 and bfloat16 as float32, everything else as it is."""
-    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
 
 
 def check_labels(labels: Array, rows: int, name: str = "labels") -> Tensor:

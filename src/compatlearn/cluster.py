@@ -28,7 +28,7 @@ from .feature_writer import FeatureWriter
 from .features import Features
 from .files import remove
 from .images import Images
-from .pseudo import _check_classes
+from .pseudo import check_classes
 from .search import Hits, merge, nearest
 from .workers import capacity, each, get, put
 
@@ -77,7 +77,7 @@ def classifier_builder(path: Path) -> Callable[..., Float[np.ndarray, "c d"]]:
     ) -> Float[np.ndarray, "c d"]:
         if method == "trained":
             raise ConfigError("the trained classifier is one fit over all classes and cannot be divided; use --engine local")
-        targets, count = _check_classes(labels, len(vectors), classes)
+        targets, count = check_classes(labels, len(vectors), classes)
         counts = torch.bincount(targets, minlength=count).numpy()
         order = None if bool((targets[1:] >= targets[:-1]).all()) else torch.argsort(targets, stable=True).numpy()
         ends, groups = np.cumsum(counts), max(TASKS * capacity(gpu=False)[0], len(vectors) // GROUP)
@@ -100,7 +100,7 @@ def classifier_builder(path: Path) -> Callable[..., Float[np.ndarray, "c d"]]:
 def searcher(files: Sequence[tuple[Path, Features]]) -> Callable[..., Hits]:
     """`search` among features that were read from files, some queries in a part of the gallery a task.
 
-    Its distances are float64, and for the Euclidean metric those of the first d_gallery dimensions.
+    Its distances are float64, those of the first d_gallery dimensions.
     """
 
     def place(vectors: Array) -> Any:
@@ -191,8 +191,6 @@ def _search_part(
     first, last = part
     rows, own = _vectors(gallery)[first:last], own[slice(*block)]
     asked = as_tensor(_vectors(queries)[slice(*block)])
-    if metric == "euclidean":  # the further dimensions add the same to every distance
-        asked = asked[:, : rows.shape[1]]
     skip = torch.from_numpy(np.where((own >= first) & (own < last), own - first, -1))
     indices, squared = nearest(asked.to("cuda" if torch.cuda.is_available() else "cpu"), rows, k, metric, skip)
     return block[0], torch.where(indices < 0, indices, indices + first).cpu().numpy(), squared.cpu().numpy()

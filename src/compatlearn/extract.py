@@ -141,13 +141,6 @@ def encode_shards(
         yield done
 
 
-def _encode(
-    encoder: Encoder, images: Images, rows: range, batch_size: int, pool: ThreadPoolExecutor
-) -> tuple[list[int], Float[np.ndarray, "k d"], list[tuple[str, str]]]:
-    [encoded] = encode_shards(encoder, images, [rows], batch_size, pool)
-    return encoded.rows, np.concatenate(encoded.vectors or [np.empty((0, 0), np.float32)]), encoded.skipped
-
-
 def write_shard(writer: FeatureWriter, shard: int, images: Images, encoded: Encoded) -> None:
     """Store the features of a shard."""
     vectors = np.concatenate(encoded.vectors or [np.empty((0, 0), np.float32)])

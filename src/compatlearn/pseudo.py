@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .arrays import BLOCK, Array, as_tensor, check_labels, check_vectors, like
+from .arrays import BLOCK, Array, as_tensor, check_labels, check_rows, like
 from .errors import ConfigError, DataError, first_few
 from .precision import full_precision
 from .walk import BLOCK_BYTES, LARGEST, Memory, landmark_weights, padded, unit_rows, walk_weights
@@ -155,7 +155,7 @@ def trained_classifier(
     Source: Non-Inherent Feature Compatible Learning, Eq. 13.
     """
     rows = _Rows(vectors)
-    targets, count = _check_classes(labels, len(rows), classes)
+    targets, count = check_classes(labels, len(rows), classes)
     squares = torch.stack([torch.linalg.vector_norm(block, dim=1).double().square().sum() for block in rows.blocks()]).sum()
     _check_result(squares, vectors)
     scale, one = (squares / len(rows)).sqrt(), rows[:1]
@@ -186,7 +186,7 @@ def check_walk(temperature: float, damping: float, steps: int | None) -> None:
         raise ConfigError(f"steps must be 0 or more; got {steps}")
 
 
-def _check_classes(labels: Array, rows: int, classes: int | None) -> tuple[Tensor, int]:
+def check_classes(labels: Array, rows: int, classes: int | None) -> tuple[Tensor, int]:
     """(n,) labels and the number of classes; every class must have a row and every label a class."""
     targets = check_labels(labels, rows)
     count = int(targets.max()) + 1 if classes is None else classes
@@ -211,7 +211,7 @@ class _Rows:
 
     def __init__(self, vectors: Array, order: Tensor | None = None, *, name: str = "vectors") -> None:
         if vectors.ndim != 2 or 0 in vectors.shape or not as_tensor(vectors[:1]).is_floating_point():
-            check_vectors(vectors, name)  # says what is wrong
+            check_rows(vectors, name)  # says what is wrong
         plain = isinstance(vectors, Tensor) or (vectors.flags.writeable and vectors.flags.c_contiguous)
         self.vectors = as_tensor(vectors) if plain else vectors  # never a copy of the whole: it may be a memory map
         self.order = order
@@ -236,7 +236,7 @@ class _Rows:
 def _by_class(vectors: Array, labels: Array, classes: int | None) -> list[_Rows]:
     """The rows of each class."""
     rows = _Rows(vectors)
-    targets, count = _check_classes(labels, len(rows), classes)
+    targets, count = check_classes(labels, len(rows), classes)
     counts = torch.bincount(targets, minlength=count).tolist()
     if (targets[1:] >= targets[:-1]).all():  # sorted by class, as image folders are: no copy
         ends = np.cumsum(counts).tolist()
@@ -284,13 +284,5 @@ def _directions(centres: Tensor) -> Tensor:
 
 def _check_result(result: Tensor, vectors: Array, name: str = "vectors", *, nonzero: bool = False) -> None:
     """Raise DataError that names the rows at fault if `result`, to which every row contributes, is not finite."""
-    if torch.isfinite(result).all():
-        return
-    endless, zero = list[int](), list[int]()
-    for number, block in enumerate(_Rows(vectors).blocks()):
-        endless += ((~torch.isfinite(block)).any(dim=1).nonzero()[:, 0] + number * BLOCK).tolist()
-        zero += ((block == 0).all(dim=1).nonzero()[:, 0] + number * BLOCK).tolist() if nonzero else []
-    for fault, bad in (("NaN or infinity", endless), ("length zero", zero)):
-        if bad:
-            message = f"{len(bad)} of {len(vectors)} rows of {name} have {fault} (first: {first_few(bad)}); "
-            raise DataError(message + "drop or extract them again")
+    if not torch.isfinite(result).all():
+        check_rows(vectors, name, nonzero=nonzero)

@@ -84,6 +84,10 @@ def search(
             raise DataError(f"{name} must be (rows, dimension), both at least 1; got shape {tuple(values.shape)}")
     skip = _rows_to_skip(len(queries), len(gallery), exclude_self, exclude)
     indices, squared = nearest(queries, gallery, k, metric, skip)
+    if queries.shape[1] > gallery.shape[1]:  # at the end, so that no rounding comes between equal distances
+        whole = Rows(queries, "queries", metric == "cosine", gallery.shape[1], squared.device)
+        for start in range(0, len(queries), GALLERY_TILE):
+            squared[start : start + GALLERY_TILE] += whole.tail(start, start + GALLERY_TILE)[:, None]
     distances = squared / 2 if metric == "cosine" else squared.sqrt()
     double = torch.float64 in (as_tensor(queries[:1]).dtype, as_tensor(gallery[:1]).dtype)
     return Hits(like(indices, queries), like(distances if double else distances.float(), queries))
@@ -92,7 +96,8 @@ def search(
 def nearest(
     queries: Array, gallery: Array, k: int, metric: str, skip: Int[Tensor, " q"]
 ) -> tuple[Int[Tensor, "q k"], Float[Tensor, "q k"]]:
-    """`search` before its distances are rounded: (q, k) rows and squared distances in float64 (of unit rows for cosine).
+    """`search` before its distances are rounded: (q, k) rows and squared distances in float64 (of unit rows for cosine), on
+    the first d_gallery dimensions.
 
     Args:
         queries: (q, d_query) and gallery: (n, d_gallery) as in `search`.
@@ -115,10 +120,6 @@ def nearest(
             if len(pending) and (dtype != torch.bfloat16 or fast_in_bfloat16(device)):
                 pending = _settle(task, pending, dtype)
         _search_directly(task, pending)
-        if queries.shape[1] > gallery.shape[1]:
-            for start in range(0, len(queries), GALLERY_TILE):
-                part = slice(start, start + GALLERY_TILE)
-                task.squared[part] += task.queries.tail(part.start, part.stop)[:, None]
     return task.indices, task.squared
 
 

@@ -171,7 +171,8 @@ def _solve(similarity: Similarity, start: Tensor, damping: float, steps: int | N
     (I − λP)⁻¹ has no negative entry and turns (1 − λ) · start into π.
     """
     real = start > 0
-    degrees = (similarity @ real.double()).clamp(min=1e-300)  # 0 for the only row of a class
+    degrees = similarity @ real.double()
+    degrees = degrees.masked_fill(degrees == 0, 1)  # the only row of a class: any number leaves it with all the weight
 
     def walk(pi: Tensor) -> Tensor:
         return (similarity @ (pi / degrees)) * real

@@ -31,11 +31,11 @@ def connected(address: str | None) -> Iterator[None]:
     Raises:
         ConfigError: there is no cluster.
     """
-    host, _, port = (address or "").rpartition(":")
     local: dict[str, Any] = {} if address else {"include_dashboard": False}
     with redirect_stdout(sys.stderr):  # Ray reports dead workers there
         try:
-            if host:  # Ray itself would try for minutes
+            if address not in (None, "auto"):  # Ray itself would try for minutes
+                host, _, port = address.rpartition(":")
                 socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address or "local", log_to_driver=False, logging_level=logging.CRITICAL, **local)
         except (OSError, ValueError) as error:
