@@ -133,7 +133,7 @@ def encode_shards(
             done.skipped.extend(skipped)
             if pictures:
                 coming.append((rows, encoder.forward(pictures)))
-            while len(coming) > (1 if left else 0):  # a GPU is given a batch before that before it is waited for
+            while len(coming) > (1 if left else 0):  # a GPU is given the next batch before the last one is waited for
                 rows, vectors = coming.popleft()
                 done.rows.extend(rows)
                 done.vectors.append(as_tensor(vectors).cpu().numpy())

@@ -1,6 +1,6 @@
 """Rows of a large array, read some at a time, as a search wants them: checked, of one width, of unit length or as they are."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -56,9 +56,10 @@ class Rows:
         return self._fit(block if dtype is None else block.to(dtype))
 
     def tail(self, start: int, stop: int) -> Float[Tensor, " m"]:
-        """Squared lengths of rows [start, stop) beyond `width`."""
-        whole = replace(self, width=self.values.shape[1])
-        return whole.tile(start, stop)[:, self.width :].square().sum(dim=1)
+        """Squared lengths of rows [start, stop), which a tile has checked before, beyond `width`."""
+        block = as_tensor(self.values[start:stop]).to(self.device)
+        squares = torch.linalg.vector_norm(block[:, self.width :], dim=1, dtype=torch.float64).square()
+        return squares / torch.linalg.vector_norm(block, dim=1, dtype=torch.float64).square() if self.unit else squares
 
     def _fit(self, block: Float[Tensor, "m d_own"]) -> Float[Tensor, "m d"]:
         return F.pad(block, (0, self.width - block.shape[1])) if block.shape[1] != self.width else block
