@@ -32,6 +32,12 @@ def shrink(patch, *, height=4, across=2, group=2, blocks=1, crowd=8, spare=1, he
     patch.setattr(module, "fast_in_bfloat16", lambda device: bfloat16)
 
 
+def borders(data):
+    """Drawn sizes of the tiles."""
+    sizes = {"height": st.integers(1, 4), "across": st.integers(1, 3), "group": st.sampled_from([1, 2, 4])}
+    return {name: data.draw(size) for name, size in (sizes | {"blocks": st.integers(1, 2)}).items()}
+
+
 @pytest.fixture(params=[True, False], ids=["bfloat16", "float32"])
 def small_tiles(request, monkeypatch):
     shrink(monkeypatch, bfloat16=request.param)
@@ -89,10 +95,7 @@ def test_ties_and_odd_sizes(data):
     with pytest.MonkeyPatch.context() as patch:
         shrink(
             patch,
-            height=data.draw(st.integers(1, 4)),
-            across=data.draw(st.integers(1, 3)),
-            group=data.draw(st.sampled_from([1, 2, 4])),
-            blocks=data.draw(st.integers(1, 2)),
+            **borders(data),
             crowd=data.draw(st.integers(1, 8)),
             spare=data.draw(st.integers(0, 3)),
             held=data.draw(st.integers(1, 99)),
@@ -196,10 +199,7 @@ def test_the_same_rows_on_both_sides(data):
     with pytest.MonkeyPatch.context() as patch:
         shrink(
             patch,
-            height=data.draw(st.integers(1, 4)),
-            across=data.draw(st.integers(1, 3)),
-            group=data.draw(st.sampled_from([1, 2, 4])),
-            blocks=data.draw(st.integers(1, 2)),
+            **borders(data),
             spare=data.draw(st.integers(0, 3)),
         )
         assert_exact(vectors, equal, k, exclude_self=data.draw(st.booleans()))

@@ -20,6 +20,21 @@ def as_tensor(values: Array) -> Tensor:
     return torch.from_numpy(values if values.flags.writeable and values.flags.c_contiguous else values.copy())
 
 
+def shared(values: Array) -> Array:
+    """The same memory, as a tensor where torch can share it; a read-only or strided array stays as it is, uncopied."""
+    if isinstance(values, Tensor) or (values.flags.writeable and values.flags.c_contiguous):
+        return as_tensor(values)
+    return values
+
+
+def take_rows(values: Array, rows: Tensor) -> Tensor:
+    """A copy of the given rows and of no others: `values` may be a memory map."""
+    values = shared(values)
+    if isinstance(values, Tensor):
+        return values.index_select(0, rows.to(values.device))
+    return torch.from_numpy(values[rows.cpu().numpy()])
+
+
 def like(result: Tensor, template: Array) -> Any:
     """`result` as the kind of array `template` is: NumPy, or torch on the template's device."""
     return result.to(template.device) if isinstance(template, Tensor) else result.cpu().numpy()

@@ -113,10 +113,7 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
     with _workers(recipe.jobs) as each:
         each(_train_old, [(recipe, out, seed) for seed in dict.fromkeys(cell.seed for cell in cells)])
         each(_train_new, [(recipe, out, cell) for cell in cells])
-    load, searcher = (
-        cache(Features.load),
-        _remembering_search(),
-    )  # a seed's old and independent self tests, once for all methods
+    load, searcher = cache(Features.load), _remembering_search()  # the methods of a seed share two self tests
     rows = [_evaluate(recipe, out, cell, load, searcher) for cell in cells]
     results: dict[str, Any] = {"recipe": recipe.to_dict(), "versions": versions(), "classes": images.classes}
     results |= {"rows": rows, "summary": summarise(rows)}

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .arrays import BLOCK, Array, as_tensor, check_labels, check_rows, like
+from .arrays import BLOCK, Array, as_tensor, check_labels, check_rows, like, shared, take_rows
 from .errors import ConfigError, DataError, first_few
 from .precision import full_precision
 from .walk import BLOCK_BYTES, LARGEST, Memory, landmark_weights, padded, unit_rows, walk_weights
@@ -212,8 +212,7 @@ class _Rows:
     def __init__(self, vectors: Array, order: Tensor | None = None, *, name: str = "vectors") -> None:
         if vectors.ndim != 2 or 0 in vectors.shape or not as_tensor(vectors[:1]).is_floating_point():
             check_rows(vectors, name)  # says what is wrong
-        plain = isinstance(vectors, Tensor) or (vectors.flags.writeable and vectors.flags.c_contiguous)
-        self.vectors = as_tensor(vectors) if plain else vectors  # never a copy of the whole: it may be a memory map
+        self.vectors = shared(vectors)  # never a copy of the whole: it may be a memory map
         self.order = order
 
     def __len__(self) -> int:
@@ -221,12 +220,7 @@ class _Rows:
 
     def __getitem__(self, places: slice | Tensor) -> Tensor:
         chosen = places if self.order is None else self.order[places]
-        if isinstance(self.vectors, np.ndarray):
-            rows = as_tensor(self.vectors[chosen if isinstance(chosen, slice) else chosen.cpu().numpy()])
-        elif isinstance(chosen, slice):
-            rows = self.vectors[chosen]
-        else:
-            rows = self.vectors.index_select(0, chosen.to(self.vectors.device))
+        rows = as_tensor(self.vectors[chosen]) if isinstance(chosen, slice) else take_rows(self.vectors, chosen)
         return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
 
     def blocks(self) -> Iterator[Tensor]:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .arrays import Array, as_tensor, check_vectors
+from .arrays import Array, as_tensor, check_vectors, take_rows
 from .errors import DataError, first_few
 
 LONGEST, SHORTEST = 1e150, 1e-150  # lengths whose square is still an ordinary float64
@@ -44,13 +44,7 @@ class Rows:
 
     def take(self, rows: Int[Tensor, " m"], dtype: torch.dtype | None = torch.float64) -> Float[Tensor, "m d"]:
         """The given rows, which a tile has checked before; None leaves them in the type they have."""
-        values = self.values
-        if isinstance(values, Tensor) or (values.flags.writeable and values.flags.c_contiguous):
-            values = as_tensor(values)  # no copy
-            block = values.index_select(0, rows.to(values.device))
-        else:
-            block = torch.from_numpy(values[rows.cpu().numpy()])
-        block = block.to(self.device)
+        block = take_rows(self.values, rows).to(self.device)
         lengths = torch.linalg.vector_norm(block, dim=1, keepdim=True, dtype=torch.float64) if self.unit else None
         block = block if lengths is None else block / lengths
         return self._fit(block if dtype is None else block.to(dtype))
