@@ -40,7 +40,7 @@ def main(results: Path, picture: Path) -> None:
     search = json.loads((results / "search.json").read_text())
     pseudo = json.loads((results / "pseudo.json").read_text())
     features = json.loads((results / "features.json").read_text())
-    figure, panels = plt.subplots(2, 3, figsize=(13, 7.5), layout="constrained")
+    figure, panels = plt.subplots(2, 4, figsize=(16, 7.5), layout="constrained")
     ours = {"ours": "search", "faiss": "faiss IndexFlatL2", "floor": "floor: the product"}
     by_rows = [line for line in search if line["name"].startswith("rows")]
     by_dimension = [line for line in search if line["name"].startswith("dimension")]
@@ -53,10 +53,14 @@ def main(results: Path, picture: Path) -> None:
     panels[0, 2].set(xscale="log", yscale="log", title="opening a folder of features", xlabel="rows", ylabel="seconds")
     panels[0, 2].grid(alpha=0.3)
     panels[0, 2].legend(frameon=False)
+    memory = {"memory": "search, at most", "file": "the gallery's file"}
+    lines(panels[0, 3], [line for line in search if line["name"] == "memory"], "rows", memory, "gallery from disk", "rows")
+    panels[0, 3].set_ylabel("GiB of memory")
     walk = {"seconds": "random walk", "floor_seconds": "floor: the Gram products"}
-    for axes, name in zip(panels[1], ("rows", "classes", "dimensions"), strict=True):
+    for axes, name in zip(panels[1, :3], ("rows", "classes", "dimensions"), strict=True):
         points = [point for point in pseudo if point["name"] == name]
         lines(axes, points, "x", walk, f"pseudo classifier by {name}", name if name != "rows" else "rows of a class")
+    panels[1, 3].set_axis_off()
     figure.savefig(picture, dpi=110)
 
 

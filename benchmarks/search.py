@@ -54,7 +54,7 @@ def with_faiss(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 def product(queries: int, gallery: int, dimension: int) -> Callable[[], None]:
     """The floor: so many inner products in tiles, and nothing else."""
     dtype = torch.bfloat16 if fast_in_bfloat16(torch.device("cpu")) else torch.float32
-    a, b = (torch.randn(size, dimension).to(dtype) for size in (1024, 8192))
+    a, b = (torch.randn(size, dimension).to(dtype) for size in (min(1024, queries), min(8192, gallery)))
 
     def work() -> None:
         for _ in range(round(queries * gallery / (len(a) * len(b)))):
@@ -94,15 +94,19 @@ def compare(name: str, rows: int, d_query: int, d_gallery: int, *, repeats: int,
     return {"name": name, "rows": rows, "d_query": d_query, "d_gallery": d_gallery, **median}
 
 
-def from_disk(rows: int, dimension: int) -> None:
-    """Search a memory-mapped gallery in a process of its own, and print the memory that it took."""
+def from_disk(rows: int, dimension: int) -> dict[str, Any]:
+    """Search a memory-mapped gallery in a process of its own: its most memory, and the size of the file, in GiB."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "gallery.npy"
         gallery = np.lib.format.open_memmap(path, "w+", np.float32, (rows, dimension))
         for start in range(0, rows, 50_000):
             gallery[start : start + 50_000] = features(min(50_000, rows - start), dimension, normal=False, seed=start)
         del gallery
-        subprocess.run([sys.executable, __file__, "--child", str(path)], check=True)
+        report = subprocess.run([sys.executable, __file__, "--child", str(path)], check=True, stdout=subprocess.PIPE).stdout
+        size = path.stat().st_size / 2**30
+    text, peak = report.decode().strip().rsplit("\n", 1)
+    print(text)
+    return {"name": "memory", "rows": rows, "memory": float(peak), "file": size}
 
 
 def child(path: Path) -> None:
@@ -126,7 +130,7 @@ def child(path: Path) -> None:
     whole, size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, path.stat().st_size / 2**30
     print(
         f"{len(gallery):,} x {gallery.shape[1]} from disk ({size:.2f} GiB), {len(queries)} queries: {elapsed:.1f} s, "
-        f"{peak[0]:.2f} GiB of memory at most ({before:.2f} before), {whole:.2f} GiB with the mapped file's pages"
+        f"{peak[0]:.2f} GiB of memory at most ({before:.2f} before), {whole:.2f} GiB with the mapped file's pages\n{peak[0]}"
     )
 
 
@@ -143,7 +147,6 @@ def main(
     sweep: bool = False,
     disk_rows: int = 1_000_000,
     json_file: Path | None = None,
-    child_path: Path | None = None,
 ) -> None:
     """Print the table; with `sweep` also over rows and dimensions, for the plots."""
     torch.manual_seed(0)
@@ -158,8 +161,10 @@ def main(
         lines += [
             compare(f"dimension: self test 10000 x {d}", 10_000, d, d, **options) for d in (64, 128, 256, 512, 1024, 2048)
         ]
+    for part in (8, 4, 2) if sweep else ():
+        lines.append(from_disk(disk_rows // part, 512))
     if disk_rows:
-        from_disk(disk_rows, 512)
+        lines.append(from_disk(disk_rows, 512))
     if json_file:
         json_file.write_text(json.dumps(lines, indent=2))
 

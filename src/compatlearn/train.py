@@ -85,7 +85,8 @@ def train(
         config: the recipe; its defaults are the paper's.
         out: folder of the run: `model.safetensors`, `run.json`, `log.jsonl`, a checkpoint after every epoch until it is done.
         backbone: a name for `backbones.build_backbone`.
-        loss: called as loss(features (b, d), labels (b,), rows (b,)) → scalar; None trains independently.
+        loss: called as loss(features (b, d), labels (b,), rows (b,)) → scalar; None trains independently. Parameters of its
+            own are trained with the model's, persistent buffers are kept in checkpoints; neither is part of the model.
         pixels: (n, 3, resize, resize) decoded images; None decodes them as they are needed.
         resume: go on from the last checkpoint; the result is that of an uninterrupted run.
 
@@ -117,8 +118,9 @@ def train(
         return load_learner(out / "model.safetensors")
 
     loader = _loader(images, config, pixels, accelerator.num_processes)
+    weights = [*learner.parameters(), *(loss.parameters() if loss is not None else ())]
     optimizer = torch.optim.SGD(
-        learner.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        weights, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
     model, optimizer, loader, schedule = accelerator.prepare(
         learner.to(memory_format=torch.channels_last),
@@ -126,7 +128,7 @@ def train(
         loader,
         _schedule(optimizer, config, len(loader)),
     )
-    compatible = loss.to(accelerator.device) if loss is not None else None
+    compatible = _prepare_loss(loss, accelerator)
     first = load_checkpoint(accelerator, out) if resume else 0
     if accelerator.is_main_process:
         keep_log(out, first)
@@ -209,6 +211,16 @@ def _schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, batches: in
     if config.schedule == "one-cycle":
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.epochs * batches)
     return torch.optim.lr_scheduler.StepLR(optimizer, config.step_epochs * batches)
+
+
+def _prepare_loss(loss: nn.Module | None, accelerator: Any) -> nn.Module | None:
+    """On the device; what it learns or remembers is part of every checkpoint."""
+    if loss is None:
+        return None
+    if next(loss.parameters(), None) is not None:
+        return accelerator.prepare(loss)  # the processes' gradients are averaged, as those of the model
+    accelerator.register_for_checkpointing(loss)
+    return loss.to(accelerator.device)
 
 
 def _check_dimension(dimension: int, loss: nn.Module | None) -> None:
