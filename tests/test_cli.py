@@ -19,7 +19,7 @@ from compatlearn.pseudo import mean_classifier, random_walk_classifier, trained_
 from samples import CAT, DOG, call, clusters, image_folder, picture
 
 WEIGHTS = "embedder.backbone.0.weight"
-COMMANDS = ("demo", "extract", "pseudo", "train", "evaluate", "compare", "sweep", "recipe")
+COMMANDS = ("demo", "extract", "pseudo", "adapt", "train", "evaluate", "compare", "sweep", "recipe")
 TINY = ["--backbone", "small_resnet4", "--epochs", "1", "--batch-size", "8", "--resize", "8", "--image-size", "8"]
 
 
@@ -212,7 +212,7 @@ def test_evaluate_passes_every_option_on(
     monkeypatch.setattr(sys.modules["compatlearn.compatibility"], "compatibility", spy)
     options = [text for name, path in paths.items() for text in (f"--{name.replace('_', '-')}", path)]
     assert call(capsys, "evaluate", *options, "--metric", "cosine")[0] == 1
-    assert given.pop("metric") == "cosine"
+    assert (given.pop("metric"), given.pop("adapter")) == ("cosine", None)
     assert {name: features.space for name, features in given.items()} == {name: name for name in names}
 
 

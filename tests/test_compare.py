@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from compatlearn import ConfigError, Features, compatibility, search
+from compatlearn import ConfigError, Features, compatibility, load_adapter, search
 from compatlearn.compare import Cell, compare, load_split, sweep
 from compatlearn.config import Recipe, bundled_recipe, load_recipe
 from compatlearn.data import noisy_labels, split_rows
@@ -177,3 +177,22 @@ def test_the_same_arrays_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> N
     results = [compatibility(old_query=old, old_gallery=old, new_query=new, searcher=searcher) for _ in range(3)]
     assert len(asked) == 3  # old self, cross, new self
     assert results[0] == results[1] == results[2] == compatibility(old_query=old, old_gallery=old, new_query=new)
+
+
+def test_an_adapter_maps_from_the_independent_model_and_is_fitted_once(recipe: Recipe, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "adapters"
+    shutil.copytree(finished, out)
+    shutil.rmtree(out / "seed-0" / "independent")  # as if it had not been asked for
+    row = compare(replace(recipe, methods="ridge"), out)["rows"][0]
+    assert row["new_self"] == row["independent_self"]  # the new model is not changed
+    seed = out / "seed-0"
+    old, new = Features.load(seed / "old-val"), Features.load(seed / "independent" / "val")
+    mapped = load_adapter(seed / "ridge" / "adapter.safetensors")(new.vectors)
+    distances = ((mapped[:, None] - old.vectors[None]) ** 2).sum(axis=2)
+    np.fill_diagonal(distances, np.inf)
+    assert row["cross"]["top1"] == pytest.approx((old.labels[distances.argmin(axis=1)] == old.labels).mean(), abs=2 / len(old))
+    fitted = (seed / "ridge" / "adapter.safetensors").stat().st_mtime_ns
+    (seed / "ridge" / "result.json").unlink()
+    again = compare(replace(recipe, methods="independent,ridge"), out)["rows"][1]
+    assert again["cross"] == row["cross"]
+    assert (seed / "ridge" / "adapter.safetensors").stat().st_mtime_ns == fitted

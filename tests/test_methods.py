@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from compatlearn import ConfigError, InfluenceLoss, RegressionLoss, mean_classifier, random_walk_classifier, trained_classifier
+from compatlearn import (
+    ConfigError,
+    IncompatibleError,
+    InfluenceLoss,
+    RegressionLoss,
+    mean_classifier,
+    random_walk_classifier,
+    trained_classifier,
+)
 from compatlearn.methods import METHODS, OldKnowledge, find_method, find_methods
 
 
@@ -13,15 +21,60 @@ def old() -> OldKnowledge:
     generator = np.random.default_rng(0)
     labels = np.arange(60) % 4
     vectors = (generator.normal(size=(4, 6))[labels] * 2 + generator.normal(size=(60, 6))).astype(np.float32)
-    options = {"temperature": 0.1, "damping": 0.5, "steps": None, "scale": None, "seed": 3}
+    options = {"temperature": 0.1, "damping": 0.5, "steps": None, "scale": None, "seed": 3, "epochs": 5}
     classifier = torch.nn.Linear(6, 4)
     return OldKnowledge(vectors, labels, 4, lambda: classifier, options)
 
 
 def test_every_method_of_the_papers_table_is_there() -> None:
-    assert list(METHODS) == ["independent", "l2", "trained", "mean", "normalized-mean", "random-walk", "bct"]
+    paper = ["independent", "l2", "trained", "mean", "normalized-mean", "random-walk", "bct"]
+    assert list(METHODS)[:7] == find_methods("paper") == paper
     assert find_methods("all") == list(METHODS)
     assert find_methods("l2, bct") == ["l2", "bct"]
+
+
+def test_a_family_is_its_methods_and_each_comes_once() -> None:
+    families = {method.family for method in METHODS.values()}
+    assert not families & {*METHODS, "all"}
+    assert find_methods("regression") == ["weakened-l2", "cosine-regression"]
+    assert find_methods(["ract", "contrastive", "l2"])[0] == "ract"
+    chosen = find_methods("ract, contrastive, l2")
+    assert len(chosen) == len(set(chosen))
+    assert set(chosen) == {name for name, method in METHODS.items() if method.family == "contrastive"} | {"l2"}
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.adapter and name != "independent"])
+def test_losses_that_see_directions_only_are_for_ranking_by_cosine(old: OldKnowledge, name: str) -> None:
+    rows = torch.arange(0, 30)
+    features = torch.randn(30, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    labels = torch.from_numpy(old.labels)[rows]
+    values = []
+    for scale in (1, 3):
+        loss = find_method(name).loss(old)
+        assert loss is not None
+        for _ in range(2):  # those that remember say nothing the first time
+            torch.manual_seed(0)
+            value = loss(scale * features, labels, rows)
+        values.append(value)
+    assert torch.isclose(*values) == (METHODS[name].metric == "cosine")
+    gradient = torch.autograd.grad(values[0], features)[0]
+    assert (gradient[:, :6] != 0).any()
+    assert (gradient[:, 6:] == 0).all()  # the tail is free
+    with pytest.raises(IncompatibleError, match="the old features have 6 dimensions, the new model gives 5"):
+        find_method(name).loss(old)(features[:, :5], labels, rows)
+
+
+def test_advbct_must_know_the_length_of_the_training(old: OldKnowledge) -> None:
+    del old.options["epochs"]
+    with pytest.raises(ConfigError, match="'advbct' fades over the training"):
+        find_method("advbct").loss(old)
+
+
+def test_defaults_are_the_losses_own(old: OldKnowledge) -> None:
+    assert find_method("unibct").loss(old).temperature == 0.1
+    bare = OldKnowledge(old.vectors, old.labels, 4)
+    assert find_method("unibct").loss(bare).temperature == 0.05
+    assert find_method("nccl").loss(bare).seed == 0
 
 
 def test_influence_methods_hold_their_classifier(old: OldKnowledge) -> None:

@@ -13,9 +13,10 @@ import torch.distributed
 from safetensors.torch import load_file
 from torch import nn
 
+from compatlearn.losses import gather
 from compatlearn.methods import METHODS, OldKnowledge
 
-LOSSES = [name for name in METHODS if name != "independent"]
+LOSSES = [name for name, method in METHODS.items() if name != "independent" and not method.adapter]
 ROWS, D_OLD, D_NEW, CLASSES = 24, 6, 9, 4
 
 
@@ -24,11 +25,19 @@ def batch_and_loss(name: str) -> tuple[nn.Linear, torch.Tensor, torch.Tensor, to
     torch.manual_seed(0)
     old, classifier = np.random.default_rng(0).normal(size=(2 * ROWS, D_OLD)).astype(np.float32), nn.Linear(D_OLD, CLASSES)
     labels = np.arange(2 * ROWS) % CLASSES
-    options = {"temperature": 0.1, "damping": 0.9, "steps": None, "seed": 0, "scale": None}
+    options = {"temperature": 0.1, "damping": 0.9, "steps": None, "seed": 0, "scale": None, "epochs": 3}
     loss = METHODS[name].loss(OldKnowledge(old, labels, CLASSES, lambda: classifier, options))
     assert loss is not None
     rows = torch.randperm(2 * ROWS)[:ROWS]
     return nn.Linear(5, D_NEW), torch.randn(ROWS, 5), torch.from_numpy(labels)[rows], rows, loss
+
+
+def second_value(loss: nn.Module, features: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """The loss of a batch that was seen before: those that remember, and those that fade in, say nothing the first time."""
+    torch.manual_seed(1)  # of what is drawn
+    loss(features, labels, rows)
+    torch.manual_seed(1)
+    return loss(features, labels, rows)
 
 
 def one_of_two(rank: int, folder: str) -> None:
@@ -39,10 +48,12 @@ def one_of_two(rank: int, folder: str) -> None:
     for name in LOSSES:
         model, pixels, labels, rows, loss = batch_and_loss(name)
         parallel, half = nn.parallel.DistributedDataParallel(model), slice(rank * ROWS // 2, (rank + 1) * ROWS // 2)
-        value = loss(parallel(pixels[half]), labels[half], rows[half])
+        value = second_value(loss, parallel(pixels[half]), labels[half], rows[half])
         value.backward()
-        torch.distributed.all_reduce(value.detach())
-        found[name] = value.detach() / 2, model.weight.grad
+        for shared in (value.detach(), *(weight.grad for weight in loss.parameters())):
+            torch.distributed.all_reduce(shared)
+        own = [weight.grad / 2 for weight in loss.parameters()]
+        found[name] = value.detach() / 2, model.weight.grad, own
     if rank == 0:
         torch.save(found, f"{folder}/found.pt")
     torch.distributed.destroy_process_group()
@@ -58,11 +69,35 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[torch.Ten
 @pytest.mark.parametrize("name", LOSSES)
 def test_value_and_gradient_are_those_of_one_process(name: str, found: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
     model, pixels, labels, rows, loss = batch_and_loss(name)
-    value = loss(model(pixels), labels, rows)
+    value = second_value(loss, model(pixels), labels, rows)
     value.backward()
     torch.testing.assert_close(found[name][0], value.detach())
     torch.testing.assert_close(found[name][1], model.weight.grad)
     assert model.weight.grad.abs().max() > 1e-4
+    for theirs, weight in zip(found[name][2], loss.parameters(), strict=True):
+        torch.testing.assert_close(theirs, weight.grad)
+
+
+def gather_unequal(rank: int, folder: str) -> None:
+    """Three and five rows: an unreadable image is left out of its batch."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    values = torch.arange(16.0).view(8, 2)[:3] if rank == 0 else torch.arange(16.0).view(8, 2)[3:]
+    values.requires_grad_()
+    whole = gather(values)
+    (whole.cumsum(dim=0).square().sum() * (rank + 1)).backward()
+    torch.save((whole.detach(), values.grad), f"{folder}/gathered{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_batches_of_unequal_size_are_gathered_with_gradient(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(gather_unequal, (str(tmp_path),), nprocs=2)
+    values = torch.arange(16.0).view(8, 2).requires_grad_()
+    values.cumsum(dim=0).square().sum().backward()
+    gathered = [torch.load(tmp_path / f"gathered{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for whole, _ in gathered:
+        torch.testing.assert_close(whole, values.detach())
+    torch.testing.assert_close(torch.cat([gradient for _, gradient in gathered]), 3 * values.grad)  # 1 + 2: both used it
 
 
 SCRIPT = """
@@ -70,6 +105,7 @@ import sys
 from pathlib import Path
 import numpy as np, torch
 from compatlearn import InfluenceLoss
+from compatlearn.losses import AdversarialLoss
 from compatlearn.config import TrainConfig
 from compatlearn.images import Images
 from compatlearn.train import train
@@ -91,17 +127,24 @@ class Stops(torch.nn.Module):
             raise KeyboardInterrupt
         return self.loss(*given)
 
-def run(name, last=10**9, resume=False):
-    loss = Stops(InfluenceLoss(torch.nn.functional.normalize(torch.eye(5, 4) + 0.1, dim=1)), last)
-    train(images, config, Path(sys.argv[1]) / name, backbone="tiny:net", loss=loss, pixels=pixels, resume=resume)
+old = (np.eye(5, 4)[labels] + 0.3 * random.normal(size=(200, 4)) + 0.1).astype(np.float32)
+LOSSES = {
+    "frozen": lambda: InfluenceLoss(torch.nn.functional.normalize(torch.eye(5, 4) + 0.1, dim=1)),
+    "trained": lambda: AdversarialLoss(old, labels, 5, epochs=3),
+}
+
+def run(kind, name, last=10**9, resume=False):
+    loss = Stops(LOSSES[kind](), last)
+    train(images, config, Path(sys.argv[1]) / f"{kind}-{name}", backbone="tiny:net", loss=loss, pixels=pixels, resume=resume)
 
 if __name__ == "__main__":
-    run("whole")
+    for kind in LOSSES:
+        run(kind, "whole")
+        try:
+            run(kind, "stopped", last=6)  # four steps an epoch
+        except KeyboardInterrupt:
+            run(kind, "stopped", resume=True)
     (Path(sys.argv[1]) / "processes").write_text(str(torch.distributed.get_world_size()))
-    try:
-        run("stopped", last=6)  # four steps an epoch
-    except KeyboardInterrupt:
-        run("stopped", resume=True)
 """
 NET = """
 from torch import nn
@@ -126,23 +169,25 @@ def test_two_processes_train_the_model_of_one_and_resume(tmp_path: Path) -> None
     (tmp_path / "job.py").write_text(SCRIPT)
     (tmp_path / "tiny.py").write_text(NET)
     one, two = launched(tmp_path, 1), launched(tmp_path, 2)
-    weights = load_file(one / "whole" / "model.safetensors")
-    for name, value in load_file(two / "whole" / "model.safetensors").items():
-        torch.testing.assert_close(value, weights[name], rtol=1e-4, atol=1e-5)
-    resumed = load_file(two / "stopped" / "model.safetensors")
-    for name, value in load_file(two / "whole" / "model.safetensors").items():
-        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
-    logs = [
-        [json.loads(line) for line in (out / run / "log.jsonl").read_text().splitlines()]
-        for out, run in ((one, "whole"), (two, "whole"), (two, "stopped"))
-    ]
-    assert len(logs[0]) == 3
-    for other in logs[1:]:
-        for mine, theirs in zip(logs[0], other, strict=True):
-            assert mine["epoch"] == theirs["epoch"]
-            assert mine["unreadable"] == theirs["unreadable"] == 0
-            assert theirs["class_loss"] == pytest.approx(mine["class_loss"], rel=1e-4)
-            assert theirs["compatible_loss"] == pytest.approx(mine["compatible_loss"], rel=1e-4)
+    for kind in ("frozen", "trained"):
+        weights = load_file(one / f"{kind}-whole" / "model.safetensors")
+        whole = load_file(two / f"{kind}-whole" / "model.safetensors")
+        for name, value in whole.items():
+            torch.testing.assert_close(value, weights[name], rtol=1e-4, atol=1e-5)
+        resumed = load_file(two / f"{kind}-stopped" / "model.safetensors")
+        for name, value in whole.items():
+            torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
+        logs = [
+            [json.loads(line) for line in (out / f"{kind}-{run}" / "log.jsonl").read_text().splitlines()]
+            for out, run in ((one, "whole"), (two, "whole"), (two, "stopped"))
+        ]
+        assert len(logs[0]) == 3
+        for other in logs[1:]:
+            for mine, theirs in zip(logs[0], other, strict=True):
+                assert mine["epoch"] == theirs["epoch"]
+                assert mine["unreadable"] == theirs["unreadable"] == 0
+                assert theirs["class_loss"] == pytest.approx(mine["class_loss"], rel=1e-4)
+                assert theirs["compatible_loss"] == pytest.approx(mine["compatible_loss"], rel=1e-4)
 
 
 def test_the_command_speaks_once(tmp_path: Path) -> None:

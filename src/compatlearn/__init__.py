@@ -4,16 +4,19 @@ A new model is trained so that its queries search the old model's vectors direct
 features (Non-Inherent Feature Compatible Learning).
 """
 
+from .adapters import Adapter, fit_adapter, load_adapter, save_adapter, slerp
 from .compatibility import Compatibility, compatibility
 from .errors import CompatlearnError, ConfigError, DataError, FormatError, IncompatibleError, TrainingError
 from .features import Features
 from .losses import InfluenceLoss, RegressionLoss, influence_loss, regression_loss
+from .neighbours import NeighbourLoss
 from .pseudo import mean_classifier, random_walk_classifier, random_walk_weights, trained_classifier
 from .search import Hits, search
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adapter",
     "Compatibility",
     "CompatlearnError",
     "ConfigError",
@@ -23,14 +26,19 @@ __all__ = [
     "Hits",
     "IncompatibleError",
     "InfluenceLoss",
+    "NeighbourLoss",
     "RegressionLoss",
     "TrainingError",
     "compatibility",
+    "fit_adapter",
     "influence_loss",
+    "load_adapter",
     "mean_classifier",
     "random_walk_classifier",
     "random_walk_weights",
     "regression_loss",
+    "save_adapter",
     "search",
+    "slerp",
     "trained_classifier",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor
 from .arrays import Array, as_tensor, check_vectors
 from .errors import DataError, FormatError, unknown
 from .files import write_atomically
+from .prototypes import perturbed_classifier
 from .pseudo import mean_classifier, random_walk_classifier, trained_classifier
 
 FORMAT = "compatlearn-pseudo"
@@ -23,6 +24,7 @@ CLASSIFIERS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {  # name â
     "normalized-mean": (mean_classifier, ()),
     "random-walk": (random_walk_classifier, ("temperature", "damping", "steps")),
     "trained": (trained_classifier, ("seed",)),
+    "prototype-perturbation": (perturbed_classifier, ()),
 }
 
 

@@ -26,7 +26,7 @@ app = App(name="compatlearn", help="Upgrade an embedding model without re-embedd
 
 @app.command
 def demo(*, out: Path = Path("runs/demo"), seeds: int = 3) -> int:
-    """Every method on the embedded digits images: a table, results.json and one HTML page; about a minute.
+    """The paper's methods and two heads on the embedded digits: a table, results.json and one HTML page; about a minute.
 
     Args:
         out: folder of the run; run again, it goes on where it was stopped.
@@ -123,6 +123,44 @@ def pseudo(
 
 
 @app.command
+def adapt(
+    *,
+    old_features: Path,
+    new_features: Path,
+    out: Path,
+    method: str = "auto",
+    unseen_classes: bool = False,
+    seed: int = 0,
+) -> int:
+    """A map from a new model's features to an old one's, both models frozen, tested on rows kept out of the fit.
+
+    Args:
+        old_features: the old model's features.
+        new_features: the new model's features of the same items, matched by id.
+        out: the .safetensors file to write.
+        method: auto tries several and keeps the best; or procrustes, ridge, low-rank, residual-mlp, lambda-orthogonal,
+            instance-head, and with labels rbt, head, neighbour-head, mixed-head.
+        unseen_classes: for auto: the gallery's classes are not those of these features.
+        seed: of the rows kept out and of training.
+    """
+    from .adapter_choice import choose_adapter, fit_features
+    from .adapters import save_adapter
+    from .features import Features
+
+    old, new = (Features.load(path, verify=True) for path in (old_features, new_features))
+    if method == "auto":
+        adapter, trials = choose_adapter(new, old, unseen_classes=unseen_classes, seed=seed)
+        for name, tried in trials.items():
+            print(f"{name}: {tried}", file=sys.stderr)
+    else:
+        tried = fit_features(method, new, old, seed=seed)
+        adapter, trials = tried.adapter, {method: tried}
+    save_adapter(adapter, out)
+    print(f"{out}: {adapter.method}, {adapter.d_new} to {adapter.d_old} dimensions; {trials[adapter.method]}")
+    return 0
+
+
+@app.command
 def train(
     *,
     data: str,
@@ -175,6 +213,8 @@ def evaluate(
     independent: Path | None = None,
     independent_gallery: Path | None = None,
     metric: Literal["euclidean", "cosine"] = "euclidean",
+    adapter: Path | None = None,
+    slerp: float | None = None,
     json: bool = False,
     require_compatible: bool = False,
     engine: Engine = "local",
@@ -190,11 +230,14 @@ def evaluate(
         independent: an independently trained new model's features of the queries, for the update gain.
         independent_gallery: that model's features of the gallery; not needed where the queries are the gallery.
         metric: what ranks.
+        adapter: what `adapt` wrote: new queries go through it in the cross test.
+        slerp: with --adapter: weight in [0, 1] of the mapped query when it is mixed with the old one, asked too.
         json: everything as JSON on stdout.
         require_compatible: exit with 3 unless the verdict is yes.
         engine: where it runs: here, or on a Ray cluster.
         address: host:port of the cluster, or auto; without one it is started here.
     """
+    from .adapters import query_map
     from .compatibility import compatibility
     from .features import Features
     from .report import verdict_table
@@ -205,7 +248,8 @@ def evaluate(
     with _engine(engine, address) as cluster:
         loaded = {name: Features.load(path, verify=True) for name, path in named.items() if path is not None}
         files = [(named[name], features) for name, features in loaded.items()]
-        others = {"searcher": cluster.searcher(files)} if cluster else {}
+        others: dict[str, Any] = {"searcher": cluster.searcher(files)} if cluster else {}
+        others |= {"adapter": query_map(adapter, slerp, loaded["old_query"], loaded["new_query"])}
         result = compatibility(**loaded, metric=metric, **others)  # type: ignore[arg-type]
     _print(result.to_dict() if json else verdict_table(result))
     return 3 if require_compatible and result.compatible != "yes" else 0

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .adapters import fit_adapter, load_adapter, save_adapter
 from .arrays import Array
 from .backbones import Learner
 from .compatibility import compatibility
@@ -112,7 +113,12 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
     load_split(recipe, out, "train")  # decoded once, here, before processes share it
     with _workers(recipe.jobs) as each:
         each(_train_old, [(recipe, out, seed) for seed in dict.fromkeys(cell.seed for cell in cells)])
-        each(_train_new, [(recipe, out, cell) for cell in cells])
+        maps = [cell for cell in cells if METHODS[cell.method].adapter]
+        frozen = list(dict.fromkeys(_backfill(cell) for cell in maps))
+        models = [cell for cell in cells if cell not in maps]
+        each(_train_new, [(recipe, out, cell) for cell in dict.fromkeys(frozen + models)])
+        each(_save_training_features, [(recipe, out, cell) for cell in frozen])
+        each(_fit_adapter, [(recipe, out, cell) for cell in maps])
     load, searcher = cache(Features.load), _remembering_search()  # the methods of a seed share two self tests
     rows = [_evaluate(recipe, out, cell, load, searcher) for cell in cells]
     results: dict[str, Any] = {"recipe": recipe.to_dict(), "versions": versions(), "classes": images.classes}
@@ -173,6 +179,7 @@ def _train_new(recipe: Recipe, out: Path, cell: Cell) -> None:
                 "steps": recipe.steps,
                 "seed": cell.seed,
                 "scale": recipe.training.scale,
+                "epochs": recipe.training.epochs,
             },
         )
     )
@@ -184,6 +191,40 @@ def _train_new(recipe: Recipe, out: Path, cell: Cell) -> None:
         write_json(folder / "failed.json", {"error": str(error)})
         return
     _save_features(learner, recipe, *load_split(recipe, out, "val"), folder / "val")
+
+
+def _backfill(cell: Cell) -> Cell:
+    """The independent model that a cell is measured by, and that an adapter maps from."""
+    return replace(cell, method="independent")
+
+
+def _save_training_features(recipe: Recipe, out: Path, cell: Cell) -> None:
+    """The features that a model gives the images it was trained on, for adapters."""
+    folder = cell.folder(out)
+    if (folder / "train" / "manifest.json").exists() or (folder / "failed.json").exists():
+        return
+    images, pixels = load_split(recipe, out, "train")
+    _, rows = split_rows(images.labels, recipe.old_fraction, cell.seed)
+    learner = load_learner(folder / "model.safetensors")
+    _save_features(learner, recipe, images.take(rows), _rows(pixels, rows), folder / "train")
+
+
+def _fit_adapter(recipe: Recipe, out: Path, cell: Cell) -> None:
+    folder, frozen = cell.folder(out), _backfill(cell).folder(out)
+    if (folder / "adapter.safetensors").exists() or (folder / "failed.json").exists():
+        return
+    if (frozen / "failed.json").exists():
+        write_json(folder / "failed.json", {"error": "the independent model failed"})
+        return
+    new, old = Features.load(frozen / "train"), Features.load(out / f"seed-{cell.seed}" / "old-train")
+    images, _ = load_split(recipe, out, "train")
+    labels = noisy_labels(new.require_labels(), cell.label_noise, len(images.classes), cell.seed)
+    try:
+        adapter = fit_adapter(cell.method, new.vectors, old.vectors[old.align(new.ids)], labels, seed=cell.seed)
+    except TrainingError as error:
+        write_json(folder / "failed.json", {"error": str(error)})
+        return
+    save_adapter(adapter, folder / "adapter.safetensors")
 
 
 def _train(
@@ -256,10 +297,11 @@ def _evaluate(
     identity |= {"temperature": cell.temperature, "damping": cell.damping, "label_noise": cell.label_noise}
     if (folder / "failed.json").exists():
         return {**identity, "error": read_json(folder / "failed.json")["error"], "compatible": "no"}
-    backfill = replace(cell, method="independent").folder(out) / "val"
+    backfill = _backfill(cell).folder(out) / "val"
     known = (backfill / "manifest.json").exists()
     if not path.exists() or (known and read_json(path)["independent_self"] is None):  # independent was trained since
-        old, new = load(out / f"seed-{cell.seed}" / "old-val"), load(folder / "val")
+        mapped = METHODS[cell.method].adapter
+        old, new = load(out / f"seed-{cell.seed}" / "old-val"), load(backfill if mapped else folder / "val")
         result = compatibility(
             old_query=old,
             old_gallery=old,
@@ -267,6 +309,7 @@ def _evaluate(
             independent=load(backfill) if known else None,
             metric=recipe.metric,
             searcher=searcher,
+            adapter=load_adapter(folder / "adapter.safetensors") if mapped else None,
         )
         write_json(path, result.to_dict())
     return {**identity, **read_json(path)}
@@ -279,8 +322,10 @@ def _pictures(results: dict[str, Any], recipe: Recipe, out: Path) -> list[Pictur
     best = max(rows, key=lambda row: (row["seed"] == rows[0]["seed"], row["cross"]["top1"]))
     cell = Cell(*(best[name] for name in ("seed", "method", "temperature", "damping", "label_noise")))
     old = Features.load(out / f"seed-{cell.seed}" / "old-val")
-    new = Features.load(cell.folder(out) / "val")
+    new = Features.load((_backfill(cell) if METHODS[cell.method].adapter else cell).folder(out) / "val").vectors
+    if METHODS[cell.method].adapter:
+        new = load_adapter(cell.folder(out) / "adapter.safetensors")(new)
     images = open_images(str(recipe.data), "val").first_classes(recipe.classes)
     images = images.take(np.flatnonzero(np.isin(images.ids, old.ids)))  # the unreadable ones have no feature
-    before, after = (search(query.vectors, old.vectors, 5, recipe.metric, exclude_self=True).indices for query in (old, new))
+    before, after = (search(query, old.vectors, 5, recipe.metric, exclude_self=True).indices for query in (old.vectors, new))
     return choose_pictures(before, after, images.labels, images.picture, classes=images.classes)

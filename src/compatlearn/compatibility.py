@@ -1,7 +1,7 @@
 """Is the new model compatible with the old gallery? Self tests, the cross test, and the verdict."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,7 @@ def compatibility(
     metric: str = "euclidean",
     seed: int = 0,
     searcher: Callable[..., Hits] = search,
+    adapter: Callable[[Any], Any] | None = None,
 ) -> Compatibility:
     """Self tests and cross test on the same queries, each query's own row (by id) left out of every gallery.
 
@@ -122,6 +123,8 @@ def compatibility(
         metric: "euclidean" or "cosine".
         seed: of the bootstrap.
         searcher: what searches, called as `search` is.
+        adapter: (q, d_new) → (q, d_old), such as `load_adapter` gives: the cross test asks with mapped queries. The self tests
+            stay those of the features themselves, since a frozen model is not changed.
 
     Raises:
         DataError: no labels, or ids that are not unique.
@@ -136,6 +139,8 @@ def compatibility(
     items = {name: Items.of(features, name) for name, features in given.items() if features is not None}
     pairs = _pairs(items)
     old, gallery = pairs["old_self"]
+    if adapter is not None:
+        pairs["cross"] = _mapped(pairs["cross"][0], gallery, adapter), gallery
     own = rows_of(old, gallery)
     relevant = _relevant_counts(old, gallery, own)
     outcomes = {name: _outcome(*pair, own, relevant, metric, searcher) for name, pair in pairs.items()}
@@ -179,6 +184,24 @@ def _pairs(items: dict[str, Items]) -> dict[str, tuple[Items, Items]]:
         elif query == "independent" and query in items:
             raise IncompatibleError("independent needs independent_gallery: the gallery is not the query set; give it too")
     return pairs
+
+
+def _mapped(query: Items, gallery: Items, adapter: Callable[[Any], Any]) -> Items:
+    """The queries as the adapter gives them, checked against the spaces that it says it is for."""
+    for items, side in ((query, "space_new"), (gallery, "space_old")):
+        space = getattr(adapter, side, "")
+        if space and items.space and space != items.space:
+            raise IncompatibleError(
+                f"the adapter's {side} is {space!r} and {items.name} is in space {items.space!r}; fit one for these two models"
+            )
+    vectors = adapter(query.vectors)
+    wanted = len(query), gallery.vectors.shape[1]
+    if tuple(vectors.shape) != wanted:
+        raise IncompatibleError(
+            f"the adapter gives shape {tuple(vectors.shape)} for {wanted[0]} queries of a gallery of {wanted[1]} dimensions; "
+            "fit it on features of that gallery's model"
+        )
+    return replace(query, vectors=vectors)
 
 
 @dataclass(frozen=True)

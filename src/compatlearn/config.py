@@ -61,7 +61,8 @@ class Recipe:
     new_backbone: str = "resnet50"
     old_fraction: float = 0.3
     """Share of each class that the old model is trained on; the new one gets the rest."""
-    methods: str = "all"
+    methods: str = "paper"
+    """Methods or families of them, separated by commas; `all` is every one."""
     seeds: int = 1
     temperature: float = 0.05
     damping: float = 0.9

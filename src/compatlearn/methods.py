@@ -2,18 +2,40 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
+from .adapters import ADAPTERS
 from .arrays import Array, as_tensor
 from .classifiers import build_classifier, load_classifier
 from .config import TrainConfig
 from .data import Images
 from .errors import ConfigError, IncompatibleError, unknown
 from .features import Features
-from .losses import InfluenceLoss, RegressionLoss
+from .losses import (
+    AdversarialLoss,
+    AsymmetricLoss,
+    CentreLoss,
+    ConsensusLoss,
+    DistillationLoss,
+    InfluenceLoss,
+    LceLoss,
+    MixLoss,
+    RactLoss,
+    RefreshedLoss,
+    RegressionLoss,
+    asymmetric_contrastive_loss,
+    asymmetric_triplet_loss,
+    cosine_regression_loss,
+    metric_learning_loss,
+    weakened_regression_loss,
+)
+from .neighbours import NeighbourLoss
+
+LIBRARY = "pml:"  # and the name of a loss
 
 
 @dataclass(frozen=True)
@@ -28,7 +50,11 @@ class OldKnowledge:
     labels: Array
     classes: int
     classifier: Callable[[], nn.Linear] | None = None
-    options: dict[str, Any] = field(default_factory=dict)  # temperature, damping, steps, scale, seed
+    options: dict[str, Any] = field(default_factory=dict)  # temperature, damping, steps, scale, seed, epochs
+
+    def options_of(self, *names: str) -> dict[str, Any]:
+        """Those of the options that are set; the others keep the defaults of the loss."""
+        return {name: self.options[name] for name in names if name in self.options}
 
 
 @dataclass(frozen=True)
@@ -37,25 +63,33 @@ class Method:
 
     summary: str
     loss: Callable[[OldKnowledge], nn.Module | None]
+    family: str = "paper"
     options: tuple[str, ...] = ()  # keys of the recipe that it alone depends on
     reference: bool = False  # nobody can ship it: not compatible, or made with what is not known
+    adapter: bool = False  # trains no model of images: a map from the features of the independent one
+    metric: Literal["euclidean", "cosine"] = "euclidean"  # what its space is meant to be ranked by
 
 
 def find_method(name: str) -> Method:
     """The method called `name`.
 
     Raises:
-        ConfigError: there is none; the message names the nearest.
+        ConfigError: there is none (the message names the nearest), or it needs an extra that is not installed.
     """
-    if name not in METHODS:
+    if name not in METHODS and not name.startswith(LIBRARY):
         raise unknown("method", name, METHODS)
+    if name.startswith(LIBRARY):
+        metric_learning_loss(name.removeprefix(LIBRARY))  # before anything is trained
     return METHODS[name]
 
 
 def find_methods(names: str | list[str]) -> list[str]:
-    """`all`, or names in a list or separated by commas, checked."""
-    listed = names.split(",") if isinstance(names, str) else names
-    chosen = list(METHODS) if listed == ["all"] else [name.strip() for name in listed]
+    """`all`, or names of methods and families in a list or separated by commas, checked; each method once."""
+    listed = [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
+    families: dict[str, list[str]] = {"all": list(METHODS)}
+    for name, method in METHODS.items():
+        families.setdefault(method.family, []).append(name)
+    chosen = list(dict.fromkeys(chain.from_iterable(families.get(name, [name]) for name in listed)))
     for name in chosen:
         find_method(name)
     return chosen
@@ -90,7 +124,7 @@ def load_loss(
         return None
     old = Features.load(features, verify=True)
     vectors = old.vectors[old.align(images.ids, str(features))]
-    options = {"seed": config.seed, "scale": config.scale}
+    options = {"seed": config.seed, "scale": config.scale, "epochs": config.epochs}
     return chosen.loss(OldKnowledge(vectors, images.labels, len(images.classes), options=options))
 
 
@@ -109,14 +143,126 @@ def _old_classifier(old: OldKnowledge) -> nn.Module:
     return InfluenceLoss(classifier.weight.detach(), bias=classifier.bias.detach(), scale=old.options.get("scale"))
 
 
-METHODS: dict[str, Method] = {
+def _centres(old: OldKnowledge) -> nn.Module:
+    return CentreLoss(build_classifier("mean", old.vectors, old.labels, classes=old.classes))
+
+
+def _distillation(old: OldKnowledge) -> nn.Module:
+    classifier = build_classifier("trained", old.vectors, old.labels, classes=old.classes, options=old.options)
+    return DistillationLoss(classifier, old.vectors)
+
+
+def _refreshed(old: OldKnowledge) -> nn.Module:
+    options = old.options_of("temperature", "damping", "scale")
+    return RefreshedLoss(old.vectors, old.labels, old.classes, **options)
+
+
+def _adversarial(old: OldKnowledge) -> nn.Module:
+    if "epochs" not in old.options:
+        raise ConfigError("method 'advbct' fades over the training; pass its length as options={'epochs': …}")
+    return AdversarialLoss(old.vectors, old.labels, old.classes, **old.options_of("epochs", "seed"))
+
+
+def _metric_learning(name: str) -> Method:
+    return Method(
+        f"{name.removeprefix(LIBRARY)} of pytorch-metric-learning against old features of the batch",
+        lambda old: AsymmetricLoss(old.vectors, metric_learning_loss(name.removeprefix(LIBRARY))),
+        family="contrastive",
+        metric="cosine",
+    )
+
+
+class _Methods(dict[str, Method]):
+    """The table; `pml:<Loss>` is a method as well, for every loss of pytorch-metric-learning."""
+
+    def __missing__(self, name: str) -> Method:
+        if not name.startswith(LIBRARY):
+            raise KeyError(name)
+        return _metric_learning(name)
+
+
+METHODS: dict[str, Method] = _Methods()
+METHODS |= {
     "independent": Method("no compatible loss: the reference for a full backfill", lambda old: None, reference=True),
     "l2": Method("regression to the old feature of the same image", lambda old: RegressionLoss(old.vectors)),
     "trained": Method("influence loss, softmax regression on old features (t-pse)", _influence("trained")),
     "mean": Method("influence loss, class means (a-pse)", _influence("mean")),
     "normalized-mean": Method("influence loss, unit class means (an-pse)", _influence("normalized-mean")),
     "random-walk": Method(
-        "influence loss, unit PageRank-weighted means (rwn-pse)", _influence("random-walk"), ("temperature", "damping")
+        "influence loss, unit PageRank-weighted means (rwn-pse)", _influence("random-walk"), options=("temperature", "damping")
     ),
     "bct": Method("influence loss, the true old classifier: an upper reference", _old_classifier, reference=True),
+    "neighbours": Method(
+        "neighbour loss against the old features themselves",
+        lambda old: NeighbourLoss(old.vectors, old.labels, unit=old.options.get("scale") is not None),
+        family="contrastive",
+    ),
+    "weakened-l2": Method(
+        "regression of directions that are far from the old ones",
+        lambda old: RegressionLoss(old.vectors, weakened_regression_loss),
+        family="regression",
+        metric="cosine",
+    ),
+    "cosine-regression": Method(
+        "cosine to the old feature of the same image",
+        lambda old: RegressionLoss(old.vectors, cosine_regression_loss),
+        family="regression",
+        metric="cosine",
+    ),
+    "lwf": Method("softened class probabilities of the old feature (LwF)", _distillation, family="distillation"),
+    "icarl": Method("regression to the old class mean (iCaRL)", _centres, family="centres"),
+    "prototype-perturbation": Method(
+        "influence loss, unit class means pushed apart", _influence("prototype-perturbation"), family="centres"
+    ),
+    "lce": Method(
+        "a classifier held to the old centres, features to the old boundaries",
+        lambda old: LceLoss(old.vectors, old.labels, old.classes, **old.options_of("scale")),
+        family="centres",
+    ),
+    "unibct": Method(
+        "random walk over the new features, refreshed every epoch",
+        _refreshed,
+        family="centres",
+        options=("temperature", "damping"),
+    ),
+    "asymmetric-contrastive": Method(
+        "contrastive loss, old features of the batch as pairs",
+        lambda old: AsymmetricLoss(old.vectors, asymmetric_contrastive_loss),
+        family="contrastive",
+        metric="cosine",
+    ),
+    "asymmetric-triplet": Method(
+        "triplet loss, old features of the batch as pairs",
+        lambda old: AsymmetricLoss(old.vectors, asymmetric_triplet_loss),
+        family="contrastive",
+        metric="cosine",
+    ),
+    "ract": Method(
+        "own old feature against the hardest of the whole cache (RACT)",
+        lambda old: RactLoss(old.vectors, old.labels),
+        family="contrastive",
+        metric="cosine",
+    ),
+    "nccl": Method(
+        "contrast with old features, weighted by their consensus (NCCL)",
+        lambda old: ConsensusLoss(old.vectors, old.labels, **old.options_of("seed")),
+        family="contrastive",
+        metric="cosine",
+    ),
+    "mixbct": Method(
+        "margin classifier of new and credible old features mixed",
+        lambda old: MixLoss(old.vectors, old.labels, old.classes, **old.options_of("seed")),
+        family="mixing",
+        metric="cosine",
+    ),
+    "advbct": Method(
+        "elastic class boundaries, and a discriminator to be deceived", _adversarial, family="adversarial", metric="cosine"
+    ),
 }
+
+
+def _no_loss(old: OldKnowledge) -> None:
+    raise ConfigError("this method maps features and trains no model of images; use `compatlearn adapt`")
+
+
+METHODS |= {name: Method(entry.summary, _no_loss, family="frozen", adapter=True) for name, entry in ADAPTERS.items()}

@@ -119,9 +119,7 @@ def train(
 
     loader = _loader(images, config, pixels, accelerator.num_processes)
     weights = [*learner.parameters(), *(loss.parameters() if loss is not None else ())]
-    optimizer = torch.optim.SGD(
-        weights, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    optimizer = torch.optim.SGD(weights, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
     model, optimizer, loader, schedule = accelerator.prepare(
         learner.to(memory_format=torch.channels_last),
         optimizer,

@@ -1,0 +1,82 @@
+"""Regression: every new feature is pulled to one old vector, of its own image or of its class."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..arrays import Array, check_vectors
+from .batch import old_dimensions
+
+
+def regression_loss(features: Float[Tensor, "b d_new"], old: Float[Tensor, "b d_old"]) -> Float[Tensor, ""]:
+    """Mean over the batch of ‖f[:d_old] − o‖², o the old feature of the same image: the paper's L2 baseline.
+
+    With the class means of the old features for o this is iCaRL's regulariser.
+
+    Raises:
+        IncompatibleError: the features have fewer dimensions than the old ones.
+
+    Source: Non-Inherent Feature Compatible Learning, section 4.3.
+    """
+    compared = old_dimensions(features, old.shape[1])
+    return (compared - old.to(compared.dtype)).square().sum(dim=1).mean()
+
+
+def weakened_regression_loss(
+    features: Float[Tensor, "b d_new"], old: Float[Tensor, "b d_old"], *, threshold: float = 0.2, weight: float = 10.0
+) -> Float[Tensor, ""]:
+    """weight · mean[‖f̂ − ô‖ − threshold]₊: directions that are near enough are left alone. threshold in [0, 2)."""
+    new, same = _directions(features, old)
+    return weight * (torch.linalg.vector_norm(new - same, dim=1) - threshold).relu().mean()
+
+
+def cosine_regression_loss(features: Float[Tensor, "b d_new"], old: Float[Tensor, "b d_old"]) -> Float[Tensor, ""]:
+    """Mean over the batch of 1 − f̂·ô. Source: Budnik and Avrithis, Asymmetric metric learning, 2020, regression."""
+    new, same = _directions(features, old)
+    return 1 - (new * same).sum(dim=1).mean()
+
+
+def _directions(
+    features: Float[Tensor, "b d_new"], old: Float[Tensor, "b d_old"]
+) -> tuple[Float[Tensor, "b d_old"], Float[Tensor, "b d_old"]]:
+    compared = old_dimensions(features, old.shape[1])
+    return F.normalize(compared, dim=1), F.normalize(old.to(compared.dtype), dim=1)
+
+
+class RegressionLoss(nn.Module):
+    """A loss against cached old features of the whole training set, looked up by row.
+
+    Args:
+        old: (n, d_old) old feature of every training image, in the order of the training set.
+        loss: `regression_loss`, or another function of features and old features of the same images.
+    """
+
+    old: Tensor
+
+    def __init__(self, old: Float[Array, "n d_old"], loss: Callable[[Tensor, Tensor], Tensor] = regression_loss) -> None:
+        super().__init__()
+        self.register_buffer("old", check_vectors(old, "old features"), persistent=False)
+        self.loss = loss
+
+    def forward(
+        self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]
+    ) -> Float[Tensor, ""]:
+        return self.loss(features, self.old[rows])
+
+
+class CentreLoss(nn.Module):
+    """`regression_loss` to the centre of the class, (c, d_old). Source: iCaRL (Rebuffi et al., 2017), as a regulariser."""
+
+    centres: Tensor
+
+    def __init__(self, centres: Float[Array, "c d_old"]) -> None:
+        super().__init__()
+        self.register_buffer("centres", check_vectors(centres, "centres").clone())
+
+    def forward(
+        self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, ""]:
+        return regression_loss(features, self.centres[labels])

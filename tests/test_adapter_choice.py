@@ -1,0 +1,78 @@
+"""Adapters measured on what was kept out of their fit, and the choice between them."""
+
+import numpy as np
+import pytest
+import torch
+
+from compatlearn.adapter_choice import CANDIDATES, UNLABELLED, choose_adapter, fit_features
+from compatlearn.errors import DataError
+from compatlearn.features import Features
+from compatlearn.search import search
+
+
+def system(classes: int = 10, rows: int = 600, noise: float = 1.0, seed: int = 0) -> tuple[Features, Features]:
+    """A new model that knows the classes well, an old one that knows them badly; other ids in another order."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(rows) % classes
+    new = 3 * random.normal(size=(classes, 12))[labels] + 0.3 * random.normal(size=(rows, 12))
+    old = random.normal(size=(classes, 6))[labels] + noise * random.normal(size=(rows, 6))
+    ids, order = np.arange(rows) + 100, random.permutation(rows)
+    return Features(new.astype(np.float32), labels, ids), Features(old.astype(np.float32), labels, ids).take(order)
+
+
+def test_figures_are_of_rows_that_were_kept_out() -> None:
+    new, old = system()
+    tried = fit_features("ridge", new, old, seed=1)
+    assert (tried.rows, tried.tested) == (540, 60)
+    out = np.sort(np.random.default_rng(1).permutation(600)[:60])
+    gallery = old.vectors[old.align(new.ids)][out]
+    labels = new.labels[out] if new.labels is not None else out
+    mapped = tried.adapter(new.vectors[out])
+    for query, figure in ((mapped, tried.cross), (gallery, tried.old_self)):
+        nearest = search(query, gallery, 1, exclude_self=True).indices[:, 0]
+        assert figure == pytest.approx((labels[nearest] == labels).mean())
+    assert "top-1" in str(tried)
+
+
+def test_the_neighbour_head_beats_the_old_queries_and_ridge_does_not() -> None:
+    new, old = system(classes=20, rows=2000, noise=1.5)
+    head, ridge = (fit_features(name, new, old) for name in ("neighbour-head", "ridge"))
+    assert head.cross is not None
+    assert head.old_self is not None
+    assert head.cross > head.old_self + 0.1 > (ridge.cross or 0)
+
+
+def test_auto_takes_the_best_and_fits_it_to_all() -> None:
+    new, old = system(rows=400)
+    adapter, trials = choose_adapter(new, old)
+    assert tuple(trials) == CANDIDATES
+    assert adapter.method == max(trials, key=lambda name: trials[name].cross or 0)
+    assert not torch.equal(
+        torch.from_numpy(adapter(new.vectors[:4])), torch.from_numpy(trials[adapter.method].adapter(new.vectors[:4]))
+    )
+
+
+def test_auto_keeps_whole_classes_out() -> None:
+    new, old = system(rows=300)
+    _, trials = choose_adapter(new, old, unseen_classes=True)
+    assert {(trial.rows, trial.tested) for trial in trials.values()} == {(240, 60)}  # two of ten classes
+
+
+def test_auto_without_labels_looks_for_the_own_row() -> None:
+    new, old = system(rows=300, noise=0.1)
+    bare = [Features(features.vectors, None, features.ids) for features in (new, old)]
+    adapter, trials = choose_adapter(*bare)
+    assert tuple(trials) == UNLABELLED
+    assert adapter.method == max(trials, key=lambda name: trials[name].found or 0)
+    assert all(trial.cross is None for trial in trials.values())
+    assert "own old vector" in str(trials["ridge"])
+
+
+def test_refusals() -> None:
+    new, old = system(rows=12, classes=3)
+    with pytest.raises(DataError, match="12 rows are too few"):
+        choose_adapter(new, old)
+    with pytest.raises(DataError, match="3 classes are too few"):
+        choose_adapter(new, old, unseen_classes=True)
+    with pytest.raises(DataError, match="needs labels"):
+        choose_adapter(Features(new.vectors, None, new.ids), Features(old.vectors, None, old.ids), unseen_classes=True)
