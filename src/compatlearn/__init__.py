@@ -8,8 +8,7 @@ from .adapters import Adapter, fit_adapter, load_adapter, save_adapter, slerp
 from .compatibility import Compatibility, compatibility
 from .errors import CompatlearnError, ConfigError, DataError, FormatError, IncompatibleError, TrainingError
 from .features import Features
-from .losses import InfluenceLoss, RegressionLoss, influence_loss, regression_loss
-from .neighbours import NeighbourLoss
+from .losses import InfluenceLoss, NeighbourLoss, RegressionLoss, influence_loss, regression_loss
 from .pseudo import mean_classifier, random_walk_classifier, random_walk_weights, trained_classifier
 from .search import Hits, search
 

@@ -1,7 +1,7 @@
 """Fit an adapter between two sets of features and measure it on rows kept out; or fit several and take the best."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,7 @@ class Matched:
             return trial
         labels = self.labels[out.numpy()]
         cross, before = (labels[_nearest(q, old, own=True)] == labels[: len(found)] for q in (mapped, old))
-        return Trial(adapter, len(kept), len(out), cosine, trial.found, float(cross.mean()), float(before.mean()))
+        return replace(trial, cross=float(cross.mean()), old_self=float(before.mean()))
 
 
 def fit_features(name: str, new: Features, old: Features, *, seed: int = 0, options: Mapping[str, Any] | None = None) -> Trial:

@@ -193,15 +193,20 @@ def load_adapter(path: str | Path) -> Adapter:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if header.get("format") != FORMAT:
-            raise FormatError(f"{path} is no adapter ({header.get('format', 'no format')}); make one with `compatlearn adapt`")
+    except (OSError, SafetensorError) as error:
+        raise _broken(path, error) from error
+    if header.get("format") != FORMAT:
+        raise FormatError(f"{path} is no adapter ({header.get('format', 'no format')}); make one with `compatlearn adapt`")
+    try:
         network = MapNetwork(**json.loads(header["sizes"]))
         network.load_state_dict(tensors)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f"{path} is not a whole adapter ({error}); make it again with `compatlearn adapt`") from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _broken(path, error) from error
     return Adapter(network.eval().requires_grad_(False), header["method"], header["space_new"], header["space_old"])
+
+
+def _broken(path: Path, error: Exception) -> FormatError:
+    return FormatError(f"{path} is not a whole adapter ({error}); make it again with `compatlearn adapt`")
 
 
 def _closed(

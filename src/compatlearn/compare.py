@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .adapters import fit_adapter, load_adapter, save_adapter
+from .adapters import Adapter, fit_adapter, load_adapter, save_adapter
 from .arrays import Array
 from .backbones import Learner
 from .compatibility import compatibility
@@ -37,6 +37,8 @@ from .runs import load_learner, refuse_changes, versions
 from .search import Hits, search
 from .summary import summarise
 from .train import TrainingSet, train
+
+ADAPTER = "adapter.safetensors"
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def _train_new(recipe: Recipe, out: Path, cell: Cell) -> None:
     if (folder / "val" / "manifest.json").exists() or (folder / "failed.json").exists():
         return
     images, pixels = load_split(recipe, out, "train")
-    _, rows = split_rows(images.labels, recipe.old_fraction, cell.seed)
+    rows = _new_rows(recipe, images, cell.seed)
     labels = noisy_labels(images.labels[rows], cell.label_noise, len(images.classes), cell.seed)
     old = Features.load(out / f"seed-{cell.seed}" / "old-train")
     vectors = old.vectors[old.align(images.ids[rows], "old features")]
@@ -198,20 +200,32 @@ def _backfill(cell: Cell) -> Cell:
     return replace(cell, method="independent")
 
 
+def _queries(out: Path, cell: Cell) -> tuple[Path, Adapter | None]:
+    """Where the new features of the validation set are, and the map that they go through before they search."""
+    if METHODS[cell.method].adapter:
+        return _backfill(cell).folder(out) / "val", load_adapter(cell.folder(out) / ADAPTER)
+    return cell.folder(out) / "val", None
+
+
+def _new_rows(recipe: Recipe, images: Images, seed: int) -> np.ndarray:
+    """The rows of the training split that the new models of a seed are trained on."""
+    return split_rows(images.labels, recipe.old_fraction, seed)[1]
+
+
 def _save_training_features(recipe: Recipe, out: Path, cell: Cell) -> None:
     """The features that a model gives the images it was trained on, for adapters."""
     folder = cell.folder(out)
     if (folder / "train" / "manifest.json").exists() or (folder / "failed.json").exists():
         return
     images, pixels = load_split(recipe, out, "train")
-    _, rows = split_rows(images.labels, recipe.old_fraction, cell.seed)
+    rows = _new_rows(recipe, images, cell.seed)
     learner = load_learner(folder / "model.safetensors")
     _save_features(learner, recipe, images.take(rows), _rows(pixels, rows), folder / "train")
 
 
 def _fit_adapter(recipe: Recipe, out: Path, cell: Cell) -> None:
     folder, frozen = cell.folder(out), _backfill(cell).folder(out)
-    if (folder / "adapter.safetensors").exists() or (folder / "failed.json").exists():
+    if (folder / ADAPTER).exists() or (folder / "failed.json").exists():
         return
     if (frozen / "failed.json").exists():
         write_json(folder / "failed.json", {"error": "the independent model failed"})
@@ -224,7 +238,7 @@ def _fit_adapter(recipe: Recipe, out: Path, cell: Cell) -> None:
     except TrainingError as error:
         write_json(folder / "failed.json", {"error": str(error)})
         return
-    save_adapter(adapter, folder / "adapter.safetensors")
+    save_adapter(adapter, folder / ADAPTER)
 
 
 def _train(
@@ -300,8 +314,8 @@ def _evaluate(
     backfill = _backfill(cell).folder(out) / "val"
     known = (backfill / "manifest.json").exists()
     if not path.exists() or (known and read_json(path)["independent_self"] is None):  # independent was trained since
-        mapped = METHODS[cell.method].adapter
-        old, new = load(out / f"seed-{cell.seed}" / "old-val"), load(backfill if mapped else folder / "val")
+        place, adapter = _queries(out, cell)
+        old, new = load(out / f"seed-{cell.seed}" / "old-val"), load(place)
         result = compatibility(
             old_query=old,
             old_gallery=old,
@@ -309,7 +323,7 @@ def _evaluate(
             independent=load(backfill) if known else None,
             metric=recipe.metric,
             searcher=searcher,
-            adapter=load_adapter(folder / "adapter.safetensors") if mapped else None,
+            adapter=adapter,
         )
         write_json(path, result.to_dict())
     return {**identity, **read_json(path)}
@@ -322,9 +336,9 @@ def _pictures(results: dict[str, Any], recipe: Recipe, out: Path) -> list[Pictur
     best = max(rows, key=lambda row: (row["seed"] == rows[0]["seed"], row["cross"]["top1"]))
     cell = Cell(*(best[name] for name in ("seed", "method", "temperature", "damping", "label_noise")))
     old = Features.load(out / f"seed-{cell.seed}" / "old-val")
-    new = Features.load((_backfill(cell) if METHODS[cell.method].adapter else cell).folder(out) / "val").vectors
-    if METHODS[cell.method].adapter:
-        new = load_adapter(cell.folder(out) / "adapter.safetensors")(new)
+    place, adapter = _queries(out, cell)
+    new = Features.load(place).vectors
+    new = new if adapter is None else adapter(new)
     images = open_images(str(recipe.data), "val").first_classes(recipe.classes)
     images = images.take(np.flatnonzero(np.isin(images.ids, old.ids)))  # the unreadable ones have no feature
     before, after = (search(query, old.vectors, 5, recipe.metric, exclude_self=True).indices for query in (old.vectors, new))

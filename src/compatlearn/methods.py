@@ -24,6 +24,7 @@ from .losses import (
     InfluenceLoss,
     LceLoss,
     MixLoss,
+    NeighbourLoss,
     RactLoss,
     RefreshedLoss,
     RegressionLoss,
@@ -33,7 +34,6 @@ from .losses import (
     metric_learning_loss,
     weakened_regression_loss,
 )
-from .neighbours import NeighbourLoss
 
 LIBRARY = "pml:"  # and the name of a loss
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from .classifiers import build_classifier
 from .errors import TrainingError
 from .linear_maps import Map, Pairs, procrustes, ridge
-from .losses import InfluenceLoss
-from .neighbours import TEMPERATURE, NeighbourLoss
+from .losses import InfluenceLoss, NeighbourLoss
+from .losses.neighbours import TEMPERATURE
 
 UNIT_SCALE = 16.0  # of the cosine in the influence loss, where old features have unit length
 Loss = Callable[..., Tensor]

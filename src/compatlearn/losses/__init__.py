@@ -13,6 +13,7 @@ from .lce import LceLoss, lce_loss
 from .metric_learning import metric_learning_loss
 from .mixbct import MixLoss, margin_loss
 from .nccl import ConsensusLoss, consensus_loss
+from .neighbours import NeighbourLoss, instance_loss, neighbour_loss
 from .ract import RactLoss, ract_loss
 from .regression import CentreLoss, RegressionLoss, cosine_regression_loss, regression_loss, weakened_regression_loss
 from .unibct import RefreshedLoss, refreshed_classifier
@@ -26,6 +27,7 @@ __all__ = [
     "InfluenceLoss",
     "LceLoss",
     "MixLoss",
+    "NeighbourLoss",
     "RactLoss",
     "RefreshedLoss",
     "RegressionLoss",
@@ -36,9 +38,11 @@ __all__ = [
     "distillation_loss",
     "gather",
     "influence_loss",
+    "instance_loss",
     "lce_loss",
     "margin_loss",
     "metric_learning_loss",
+    "neighbour_loss",
     "old_dimensions",
     "ract_loss",
     "refreshed_classifier",

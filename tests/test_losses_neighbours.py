@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compatlearn.errors import ConfigError, DataError, IncompatibleError
-from compatlearn.neighbours import NeighbourLoss, instance_loss, neighbour_loss
+from compatlearn.losses import NeighbourLoss, instance_loss, neighbour_loss
 
 
 def drawn(seed: int, batch: int, old: int, dimension: int, classes: int) -> tuple[torch.Tensor, ...]:

@@ -1,15 +1,13 @@
 """The neighbour loss: a new feature should find its class among the old features themselves, as a query will."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .arrays import Array, check_labels, check_vectors
-from .errors import ConfigError
-from .losses import old_dimensions
+from ..arrays import Array, check_labels, check_vectors
+from ..errors import ConfigError
+from .batch import exact, old_dimensions
 
 TEMPERATURE = 0.2  # in mean squared lengths of an old feature
 SAMPLE = 2048  # old features that a batch is compared with
@@ -48,11 +46,14 @@ def neighbour_loss(
     Source: neighbourhood components analysis (Goldberger et al., 2004), between two models and against frozen features.
     """
     compared = _compared(features, old.shape[1], unit)
-    nearness = _nearness(compared, old.to(compared.dtype), temperature, own)
+    return _class_term(_nearness(compared, old, temperature, own), labels, old_labels)
+
+
+def _class_term(nearness: Float[Tensor, "b m"], labels: Int[Tensor, " b"], old_labels: Int[Tensor, " m"]) -> Float[Tensor, ""]:
     right = nearness.masked_fill(labels[:, None] != old_labels, -torch.inf)
     found = right.amax(dim=1) > -torch.inf  # others have nothing to find, and −inf has no gradient
     if not found.any():
-        return compared.sum() * 0
+        return nearness.masked_fill(nearness == -torch.inf, 0).sum() * 0
     return (nearness[found].logsumexp(dim=1) - right[found].logsumexp(dim=1)).mean()
 
 
@@ -74,8 +75,13 @@ def instance_loss(
     Source: instance discrimination as in RACT (Zhang et al., 2022), with Euclidean distances.
     """
     compared = _compared(features, same.shape[1], unit)
-    others = _nearness(compared, old.to(compared.dtype), temperature, own).logsumexp(dim=1)
-    same = same.to(compared.dtype)
+    return _instance_term(_nearness(compared, old, temperature, own), compared, same, temperature)
+
+
+def _instance_term(
+    nearness: Float[Tensor, "b m"], compared: Float[Tensor, "b d"], same: Float[Tensor, "b d"], temperature: float
+) -> Float[Tensor, ""]:
+    others, same = nearness.logsumexp(dim=1), same.to(compared.dtype)
     target = (2 * (compared * same).sum(dim=1) - same.square().sum(dim=1)) / temperature
     return (torch.logaddexp(others, target) - target).mean()
 
@@ -89,7 +95,9 @@ def _nearness(
     compared: Float[Tensor, "b d"], old: Float[Tensor, "m d"], temperature: float, own: Bool[Tensor, "b m"] | None
 ) -> Float[Tensor, "b m"]:
     """−d²/τ without the query's own squared length, which is in every sum alike; −∞ for its own image."""
-    nearness = (2 * compared @ old.T - old.square().sum(dim=1)) / temperature
+    old = old.to(compared.dtype)
+    with exact(compared):
+        nearness = (2 * compared @ old.T - old.square().sum(dim=1)) / temperature
     return nearness if own is None else nearness.masked_fill(own, -torch.inf)
 
 
@@ -134,7 +142,8 @@ class NeighbourLoss(nn.Module):
         self.register_buffer("old", check_vectors(old, "old features", nonzero=unit).float(), persistent=False)
         known = None if labels is None else check_labels(labels, len(self.old)).to(self.old.device)
         self.register_buffer("labels", known, persistent=False)
-        self.temperature, self.instance, self.unit = temperature * _mean_square(self.old), instance, unit
+        self.temperature = temperature * float(self.old.square().sum(dim=1).mean())
+        self.instance, self.unit = instance, unit
         self.sample = min(len(self.old), max(sample, 0 if known is None else 4 * (int(known.max()) + 1)))
 
     def forward(
@@ -143,15 +152,11 @@ class NeighbourLoss(nn.Module):
         drawn = torch.arange(len(self.old), device=self.old.device)
         if self.sample < len(self.old):
             drawn = torch.randint(len(self.old), (self.sample,), device=self.old.device)
-        old = self.old[drawn]
-        options: dict[str, Any] = {"temperature": self.temperature, "own": rows[:, None] == drawn, "unit": self.unit}
-        loss = features.new_zeros((), dtype=torch.float32)
+        compared = _compared(features, self.old.shape[1], self.unit)
+        nearness = _nearness(compared, self.old[drawn], self.temperature, rows[:, None] == drawn)
+        loss = compared.new_zeros(())
         if self.labels is not None:
-            loss = loss + neighbour_loss(features, labels, old, self.labels[drawn], **options)
+            loss = loss + _class_term(nearness, labels, self.labels[drawn])
         if self.instance:
-            loss = loss + self.instance * instance_loss(features, self.old[rows], old, **options)
+            loss = loss + self.instance * _instance_term(nearness, compared, self.old[rows], self.temperature)
         return loss
-
-
-def _mean_square(old: Float[Tensor, "n d"]) -> float:
-    return float(old.square().sum(dim=1).mean())
