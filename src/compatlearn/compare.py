@@ -22,8 +22,8 @@ from .adapters import Adapter, fit_adapter, load_adapter, save_adapter
 from .arrays import Array
 from .backbones import Learner
 from .compatibility import compatibility
-from .config import Recipe
-from .data import Images, Pixels, load_pixels, noisy_labels, open_images, split_rows
+from .config import Recipe, TrainConfig
+from .data import Images, Pixels, load_pixels, noisy_labels
 from .errors import ConfigError, TrainingError
 from .extract import embed
 from .features import Features
@@ -35,6 +35,7 @@ from .pseudo import check_walk
 from .report import write_html
 from .runs import load_learner, refuse_changes, versions
 from .search import Hits, search
+from .situations import open_split, stored, told_labels, training_rows
 from .summary import summarise
 from .train import TrainingSet, train
 
@@ -132,9 +133,7 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
 
 def load_split(recipe: Recipe, out: Path, split: str) -> tuple[Images, Pixels | None]:
     """The images of a split and their pixels, decoded into `out/pixels` by whoever comes first; None if they would not fit."""
-    if recipe.data is None:
-        raise ConfigError("no data: the recipe names none, so pass --data (digits, a folder, Parquet files or a hub name)")
-    images = open_images(recipe.data, split).first_classes(recipe.classes)
+    images = open_split(recipe, split)
     path = out / "pixels" / f"{split}.npy"
     if not path.exists():
         kept, pixels, skipped = load_pixels(images, recipe.training.resize, tolerance=recipe.training.tolerance)
@@ -149,30 +148,43 @@ def load_split(recipe: Recipe, out: Path, split: str) -> tuple[Images, Pixels | 
 
 
 def _train_old(recipe: Recipe, out: Path, seed: int) -> None:
-    """The old model of a seed, on its share of each class; its features of the new training set and the validation set."""
+    """The old model of a seed, on its share of the images; its features of the new training set, with the labels that the
+    new models are told, and of the validation set."""
     folder = out / f"seed-{seed}"
     if (folder / "old-val" / "manifest.json").exists():
         return
     images, pixels = load_split(recipe, out, "train")
-    old_rows, new_rows = split_rows(images.labels, recipe.old_fraction, seed)
-    learner = _train(recipe, folder / "old", recipe.old_backbone, images, pixels, old_rows, images.labels, seed, None)
-    _save_features(learner, recipe, images.take(new_rows), _rows(pixels, new_rows), folder / "old-train")
-    _save_features(learner, recipe, *load_split(recipe, out, "val"), folder / "old-val")
+    old_rows, new_rows = training_rows(recipe, images.labels, seed)
+    known = images.take(old_rows).first_classes(recipe.old_classes)
+    config = replace(recipe.training, dimension=None)
+    learner = _train(config, folder / "old", recipe.old_backbone, known, _rows(pixels, old_rows), seed, None)
+    told = _features(learner, recipe, images.take(new_rows), _rows(pixels, new_rows), folder.name)
+    searched = _features(learner, recipe, *load_split(recipe, out, "val"), folder.name)
+    told_labels(stored(told, recipe), recipe, seed).save(folder / "old-train")
+    stored(searched, recipe).save(folder / "old-val")
+
+
+def _new_images(recipe: Recipe, out: Path, cell: Cell) -> tuple[Images, Pixels | None, Array]:
+    """What the new models of a cell are trained on: images with the labels that they are told, pixels, old features."""
+    images, pixels = load_split(recipe, out, "train")
+    rows = training_rows(recipe, images.labels, cell.seed)[1]
+    images, old = images.take(rows), Features.load(out / f"seed-{cell.seed}" / "old-train")
+    order = old.align(images.ids, "old features")
+    told = old.require_labels()[order]
+    classes = images.classes if recipe.clusters is None else tuple(map(str, range(told.max() + 1)))
+    told = noisy_labels(told, cell.label_noise, len(classes), cell.seed)
+    return replace(images, labels=told, classes=classes), _rows(pixels, rows), old.vectors[order]
 
 
 def _train_new(recipe: Recipe, out: Path, cell: Cell) -> None:
     folder = cell.folder(out)
     if (folder / "val" / "manifest.json").exists() or (folder / "failed.json").exists():
         return
-    images, pixels = load_split(recipe, out, "train")
-    rows = _new_rows(recipe, images, cell.seed)
-    labels = noisy_labels(images.labels[rows], cell.label_noise, len(images.classes), cell.seed)
-    old = Features.load(out / f"seed-{cell.seed}" / "old-train")
-    vectors = old.vectors[old.align(images.ids[rows], "old features")]
+    images, pixels, vectors = _new_images(recipe, out, cell)
     loss = find_method(cell.method).loss(
         OldKnowledge(
             vectors,
-            labels,
+            images.labels,
             len(images.classes),
             lambda: load_learner(out / f"seed-{cell.seed}" / "old" / "model.safetensors").classifier,
             {
@@ -185,14 +197,12 @@ def _train_new(recipe: Recipe, out: Path, cell: Cell) -> None:
             },
         )
     )
-    noisy = images.labels.copy()
-    noisy[rows] = labels
     try:
-        learner = _train(recipe, folder, recipe.new_backbone, images, pixels, rows, noisy, cell.seed, loss)
+        learner = _train(recipe.training, folder, recipe.new_backbone, images, pixels, cell.seed, loss)
     except TrainingError as error:  # a result, not a fault: the un-normalised mean may diverge
         write_json(folder / "failed.json", {"error": str(error)})
         return
-    _save_features(learner, recipe, *load_split(recipe, out, "val"), folder / "val")
+    _features(learner, recipe, *load_split(recipe, out, "val"), folder.name).save(folder / "val")
 
 
 def _backfill(cell: Cell) -> Cell:
@@ -207,20 +217,14 @@ def _queries(out: Path, cell: Cell) -> tuple[Path, Adapter | None]:
     return cell.folder(out) / "val", None
 
 
-def _new_rows(recipe: Recipe, images: Images, seed: int) -> np.ndarray:
-    """The rows of the training split that the new models of a seed are trained on."""
-    return split_rows(images.labels, recipe.old_fraction, seed)[1]
-
-
 def _save_training_features(recipe: Recipe, out: Path, cell: Cell) -> None:
     """The features that a model gives the images it was trained on, for adapters."""
     folder = cell.folder(out)
     if (folder / "train" / "manifest.json").exists() or (folder / "failed.json").exists():
         return
-    images, pixels = load_split(recipe, out, "train")
-    rows = _new_rows(recipe, images, cell.seed)
+    images, pixels, _ = _new_images(recipe, out, cell)
     learner = load_learner(folder / "model.safetensors")
-    _save_features(learner, recipe, images.take(rows), _rows(pixels, rows), folder / "train")
+    _features(learner, recipe, images, pixels, folder.name).save(folder / "train")
 
 
 def _fit_adapter(recipe: Recipe, out: Path, cell: Cell) -> None:
@@ -231,10 +235,8 @@ def _fit_adapter(recipe: Recipe, out: Path, cell: Cell) -> None:
         write_json(folder / "failed.json", {"error": "the independent model failed"})
         return
     new, old = Features.load(frozen / "train"), Features.load(out / f"seed-{cell.seed}" / "old-train")
-    images, _ = load_split(recipe, out, "train")
-    labels = noisy_labels(new.require_labels(), cell.label_noise, len(images.classes), cell.seed)
     try:
-        adapter = fit_adapter(cell.method, new.vectors, old.vectors[old.align(new.ids)], labels, seed=cell.seed)
+        adapter = fit_adapter(cell.method, new.vectors, old.vectors[old.align(new.ids)], new.labels, seed=cell.seed)
     except TrainingError as error:
         write_json(folder / "failed.json", {"error": str(error)})
         return
@@ -242,23 +244,21 @@ def _fit_adapter(recipe: Recipe, out: Path, cell: Cell) -> None:
 
 
 def _train(
-    recipe: Recipe,
+    config: TrainConfig,
     folder: Path,
     backbone: str,
     images: Images,
     pixels: Pixels | None,
-    rows: np.ndarray,
-    labels: np.ndarray,
     seed: int,
     loss: torch.nn.Module | None,
 ) -> Learner:
     return train(
-        replace(images, labels=labels).take(rows),
-        replace(recipe.training, seed=seed),
+        images,
+        replace(config, seed=seed),
         folder,
         backbone=backbone,
         loss=loss,
-        pixels=_rows(pixels, rows),
+        pixels=pixels,
         resume=(folder / "run.json").exists(),
         title=str(folder.relative_to(folder.parent.parent)),
     )
@@ -268,10 +268,10 @@ def _rows(pixels: Pixels | None, rows: np.ndarray) -> Pixels | None:
     return None if pixels is None else pixels[rows]
 
 
-def _save_features(learner: Learner, recipe: Recipe, images: Images, pixels: Pixels | None, folder: Path) -> None:
+def _features(learner: Learner, recipe: Recipe, images: Images, pixels: Pixels | None, space: str) -> Features:
     dataset = TrainingSet(images, recipe.training.resize, pixels, recipe.training.tolerance)
     vectors, rows = embed(learner.embedder, dataset, workers=recipe.training.workers)
-    Features(vectors, images.labels[rows], images.ids[rows], space=str(folder.parent.name)).save(folder)
+    return Features(vectors, images.labels[rows], images.ids[rows], space)
 
 
 @contextmanager
@@ -339,7 +339,7 @@ def _pictures(results: dict[str, Any], recipe: Recipe, out: Path) -> list[Pictur
     place, adapter = _queries(out, cell)
     new = Features.load(place).vectors
     new = new if adapter is None else adapter(new)
-    images = open_images(str(recipe.data), "val").first_classes(recipe.classes)
+    images = open_split(recipe, "val")
     images = images.take(np.flatnonzero(np.isin(images.ids, old.ids)))  # the unreadable ones have no feature
     before, after = (search(query, old.vectors, 5, recipe.metric, exclude_self=True).indices for query in (old.vectors, new))
     return choose_pictures(before, after, images.labels, images.picture, classes=images.classes)

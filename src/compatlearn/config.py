@@ -31,7 +31,7 @@ class TrainConfig:
     scale: float | None = None
     """None: raw inner products in the influence loss; a number: scale · cos, for unit-norm spaces."""
     dimension: int | None = None
-    """Feature dimension; None is the backbone's own, a number adds a linear layer to it."""
+    """Feature dimension; None is the backbone's own, a number adds a linear layer to it. In a comparison: the new model's."""
     resize: int = 256
     """The shorter side of an image is scaled to this, the middle square kept (and cached where memory allows)."""
     image_size: int = 224
@@ -60,7 +60,17 @@ class Recipe:
     old_backbone: str = "resnet18"
     new_backbone: str = "resnet50"
     old_fraction: float = 0.3
-    """Share of each class that the old model is trained on; the new one gets the rest."""
+    """Share of each class that the old model is trained on."""
+    new_fraction: float | None = None
+    """Share of each class that the new model is trained on, the old model's images last; None is all but those."""
+    old_classes: int | None = None
+    """The old model knows only the first so many classes."""
+    test_classes: int | None = None
+    """The last so many classes are searched for and not trained on, the others trained on and not searched for."""
+    clusters: int | None = None
+    """The new training images have no labels: they are told so many k-means clusters of their old features instead."""
+    unit_length: bool = False
+    """The old features are stored at unit length, as most vendors' are."""
     methods: str = "paper"
     """Methods or families of them, separated by commas; `all` is every one."""
     seeds: int = 1
@@ -151,16 +161,19 @@ def check(config: TrainConfig) -> TrainConfig:
     return config
 
 
+CLASSES = ("classes", "old_classes", "test_classes")
 RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     (
         "at least 1",
         lambda value: value >= 1,
-        ("epochs", "batch_size", "step_epochs", "dimension", "resize", "image_size", "classes", "seeds", "jobs"),
+        ("epochs", "batch_size", "step_epochs", "dimension", "resize", "image_size", "seeds", "jobs", *CLASSES),
     ),
     ("0 or more", lambda value: value >= 0, ("influence_weight", "weight_decay", "padding", "workers", "momentum", "steps")),
     ("above 0", lambda value: value > 0, ("learning_rate", "temperature", "scale")),
     ("in [0, 1]", lambda value: 0 <= value <= 1, ("tolerance", "damping", "label_noise")),
     ("between 0 and 1", lambda value: 0 < value < 1, ("old_fraction",)),
+    ("above 0 and at most 1", lambda value: 0 < value <= 1, ("new_fraction",)),
+    ("at least 2", lambda value: value >= 2, ("clusters",)),
     ("in [0, 2³²)", lambda value: 0 <= value < 2**32, ("seed",)),
 )
 

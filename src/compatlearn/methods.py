@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from .adapters import ADAPTERS
@@ -140,7 +141,12 @@ def _old_classifier(old: OldKnowledge) -> nn.Module:
     if old.classifier is None:
         raise ConfigError("method 'bct' needs the old model's own classifier, which is not known here; use 'random-walk'")
     classifier = old.classifier()
-    return InfluenceLoss(classifier.weight.detach(), bias=classifier.bias.detach(), scale=old.options.get("scale"))
+    weight, bias = classifier.weight.detach(), classifier.bias.detach()
+    if len(weight) < old.classes:  # BCT completes it: means of old features, as long as the rows that are there
+        means = build_classifier("normalized-mean", old.vectors, old.labels, classes=old.classes)[len(weight) :]
+        weight = torch.cat([weight, as_tensor(means).to(weight) * weight.norm(dim=1).mean()])
+        bias = torch.cat([bias, bias.mean().expand(len(means))])
+    return InfluenceLoss(weight, bias=bias, scale=old.options.get("scale"))
 
 
 def _centres(old: OldKnowledge) -> nn.Module:

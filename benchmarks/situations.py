@@ -1,0 +1,103 @@
+"""Method × situation: a comparison for each situation, and the table of update gains and cross tests they make.
+
+    python benchmarks/situations.py --data FOLDER --out runs/situations
+    python benchmarks/situations.py --data FOLDER --out runs/situations --only open-classes small-new --epochs 6
+
+A situation differs from the recipe in the keys that `SITUATIONS` gives it and in nothing else. Run again, it goes on.
+"""
+
+import argparse
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compatlearn.compare import compare
+from compatlearn.config import load_recipe
+from compatlearn.files import write_json
+from compatlearn.summary import Line, lines
+
+SITUATIONS: dict[str, dict[str, Any]] = {
+    "disjoint-data": {},
+    "extended-data": {"new_fraction": 1.0},
+    "extended-classes": {"old_classes": 50},
+    "open-classes": {"test_classes": 50},
+    "other-backbone": {"old_backbone": "situations:plain_network"},
+    "label-noise": {"label_noise": 0.2},
+    "unlabelled": {"clusters": 100},
+    "small-new": {"new_fraction": 0.3},
+    "unit-length": {"unit_length": True, "scale": 16.0, "metric": "cosine"},
+    "wide-old": {"old_backbone": "small_resnet64", "dimension": 256},
+}
+OLD = {"old_backbone", "old_classes", "unit_length"}  # keys that an independent new model does not depend on
+METHODS = "independent,random-walk,procrustes,ridge,rbt,head,neighbour-head,mixed-head,instance-head"
+
+
+def plain_network() -> nn.Module:
+    """An old model of another family: four convolutions with pooling and no shortcut, (b, 3, s, s) → (b, 64)."""
+    widths = (3, 16, 32, 64, 64)
+    layers: list[nn.Module] = []
+    for width_in, width in itertools.pairwise(widths):
+        layers += [nn.Conv2d(width_in, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def share_independent(base: Path, out: Path, seeds: int) -> None:
+    """The independent models of the plain comparison, where a situation changes the old model alone."""
+    for model in [base / f"seed-{seed}" / "independent" for seed in range(seeds)]:
+        link = out / model.relative_to(base)
+        if (model / "train" / "manifest.json").exists() and not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            for file in model.rglob("*"):
+                if file.is_file() and file.name != "result.json":  # that one tells of the old model too
+                    (link / file.relative_to(model)).parent.mkdir(parents=True, exist_ok=True)
+                    os.link(file, link / file.relative_to(model))
+
+
+def run(name: str, recipe: Path, data: str, out: Path, methods: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """`results.json` of one situation."""
+    settings = load_recipe(recipe, {"data": data, "methods": methods, **changes, **SITUATIONS[name]})
+    if SITUATIONS[name].keys() <= OLD and name != "disjoint-data":
+        share_independent(out / "disjoint-data", out / name, settings.seeds)
+    return compare(settings, out / name)
+
+
+def matrix(results: dict[str, dict[str, Any]]) -> str:
+    """Markdown: a line a situation, old and independent self test, then the cross test of every method."""
+    shown = {name: {line.method: line for line in lines(result)} for name, result in results.items()}
+    methods = list(dict.fromkeys(method for found in shown.values() for method in found))
+    text = ["| situation | old self | independent self | " + " | ".join(f"`{method}`" for method in methods) + " |"]
+    text.append("|---" * (3 + len(methods)) + "|")
+    for name, found in shown.items():
+        first: Line = next(iter(found.values()))
+        cells = [first.estimate("old_self", "top1"), first.estimate("independent_self", "top1")]
+        cells += [found[method].estimate("cross", "top1") if method in found else None for method in methods]
+        text.append(f"| {name} | " + " | ".join("–" if cell is None else cell.percent() for cell in cells) + " |")
+    return "\n".join(text)
+
+
+def main() -> None:
+    """Run what is asked for; the table so far is written after every situation."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/tiny-imagenet.toml"))
+    parser.add_argument("--only", nargs="+", choices=SITUATIONS, default=list(SITUATIONS))
+    parser.add_argument("--methods", default=METHODS)
+    parser.add_argument("--seeds", default="3")
+    parser.add_argument("--epochs", default=None)
+    options = parser.parse_args()
+    changes = {"seeds": options.seeds} | ({"epochs": options.epochs} if options.epochs else {})
+    results = {}
+    for name in options.only:
+        results[name] = run(name, options.recipe, options.data, options.out, options.methods, changes)
+        write_json(options.out / "situations.json", {name: result["summary"] for name, result in results.items()})
+        print(matrix(results), flush=True)
+    print(json.dumps({"situations": list(results)}))
+
+
+if __name__ == "__main__":
+    main()
