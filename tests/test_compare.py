@@ -6,16 +6,21 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from compatlearn import ConfigError, Features, compatibility, load_adapter, search
 from compatlearn.compare import Cell, compare, load_split, sweep
 from compatlearn.config import Recipe, bundled_recipe, load_recipe
 from compatlearn.data import noisy_labels, split_rows
+from compatlearn.report import table
+from compatlearn.summary import lines, summarise
 
 METHODS = "independent,l2,random-walk"
 
@@ -40,6 +45,17 @@ def finished(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("compare")
     compare(recipe, out)
     return out
+
+
+def untimed(rows: list[dict[str, Any]]) -> str:
+    """The rows without what a clock measured."""
+    return json.dumps([{key: value for key, value in row.items() if key != "cost"} for row in rows])
+
+
+def page_of(results: dict[str, Any]) -> str:
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(table(results))
+    return console.export_text().replace("\n", " ")
 
 
 def test_rows_have_the_contracts_keys_and_ranges(finished: Path) -> None:
@@ -74,6 +90,34 @@ def test_figures_are_those_of_the_features_on_disk(finished: Path) -> None:
     assert row["cross"]["top1"] == pytest.approx((old.labels[distances.argmin(axis=1)] == old.labels).mean(), abs=2 / len(old))
 
 
+def test_the_other_metric_stands_beside_the_recipes_own(recipe: Recipe, finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    seed = finished / "seed-0"
+    old, new = Features.load(seed / "old-val"), Features.load(seed / "l2" / "val")
+    by_cosine = compatibility(old_query=old, old_gallery=old, new_query=new, metric="cosine")
+    row = results["rows"][1]
+    assert row["cosine"]["cross"]["top1"] == by_cosine.cross.top1.value != row["cross"]["top1"]
+    assert row["cosine"]["gain"] == by_cosine.gain.value
+    line = lines(results)[1]
+    assert line.by_cosine is not None
+    estimate = line.by_cosine.estimate("gain")
+    assert estimate is not None
+    assert estimate.half == pytest.approx((by_cosine.gain.high - by_cosine.gain.low) / 2)
+    assert "by cosine" not in page_of(results)  # none of these methods is meant for it
+    results["rows"][1]["method"] = "cosine-regression"
+    assert "by cosine" in page_of(results | {"summary": summarise(results["rows"])})
+
+
+def test_cost_is_the_time_of_an_image_against_the_independent_model(finished: Path) -> None:
+    rows = json.loads((finished / "results.json").read_text())["rows"]
+    assert rows[0]["cost"] == 1
+    rates = {}
+    for name in ("independent", "l2"):
+        log = (finished / "seed-0" / name / "log.jsonl").read_text().splitlines()
+        rates[name] = [json.loads(line)["images_per_second"] for line in log]
+    assert rows[1]["cost"] == pytest.approx(sum(rates["independent"]) / sum(rates["l2"]))  # medians of two epochs
+
+
 def test_old_and_new_training_rows_are_disjoint_and_old_features_are_of_the_new_ones(recipe: Recipe, finished: Path) -> None:
     images, _ = load_split(recipe, finished, "train")
     old_rows, new_rows = split_rows(images.labels, recipe.old_fraction, 0)
@@ -89,7 +133,7 @@ def test_finished_cells_are_not_repeated_and_lost_ones_are_made_again_alike(reci
     lost = finished / "seed-0" / "l2"
     shutil.rmtree(lost)
     after = compare(recipe, finished)["rows"]
-    assert json.dumps(after) == json.dumps(before)
+    assert untimed(after) == untimed(before)
     for path, stamp in stamps.items():
         assert (path.stat().st_mtime_ns == stamp) == (lost not in path.parents)
 
@@ -113,7 +157,7 @@ def test_another_recipe_does_not_mix_with_the_cells_that_are_there(recipe: Recip
 def test_two_jobs_give_the_cells_of_one(recipe: Recipe, finished: Path, tmp_path: Path) -> None:
     results = compare(replace(recipe, jobs=2), tmp_path)
     alone = json.loads((finished / "results.json").read_text())["rows"]
-    assert json.dumps(results["rows"]) == json.dumps(alone)
+    assert untimed(results["rows"]) == untimed(alone)
 
 
 def test_sweep_shares_the_old_model_and_trains_each_setting_once(recipe: Recipe, finished: Path) -> None:

@@ -5,6 +5,7 @@ not. Old model, its features and the decoded images are made once a seed and sha
 """
 
 import itertools
+import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +37,7 @@ from .report import write_html
 from .runs import load_learner, refuse_changes, versions
 from .search import Hits, search
 from .situations import open_split, stored, told_labels, training_rows
-from .summary import summarise
+from .summary import figures, summarise
 from .train import TrainingSet, train
 
 ADAPTER = "adapter.safetensors"
@@ -311,22 +312,33 @@ def _evaluate(
     identity |= {"temperature": cell.temperature, "damping": cell.damping, "label_noise": cell.label_noise}
     if (folder / "failed.json").exists():
         return {**identity, "error": read_json(folder / "failed.json")["error"], "compatible": "no"}
-    backfill = _backfill(cell).folder(out) / "val"
-    known = (backfill / "manifest.json").exists()
+    backfill = _backfill(cell).folder(out)
+    known = (backfill / "val" / "manifest.json").exists()
     if not path.exists() or (known and read_json(path)["independent_self"] is None):  # independent was trained since
         place, adapter = _queries(out, cell)
-        old, new = load(out / f"seed-{cell.seed}" / "old-val"), load(place)
-        result = compatibility(
-            old_query=old,
+        judge = partial(
+            compatibility,
+            old_query=(old := load(out / f"seed-{cell.seed}" / "old-val")),
             old_gallery=old,
-            new_query=new,
-            independent=load(backfill) if known else None,
-            metric=recipe.metric,
+            new_query=load(place),
+            independent=load(backfill / "val") if known else None,
             searcher=searcher,
             adapter=adapter,
         )
-        write_json(path, result.to_dict())
-    return {**identity, **read_json(path)}
+        result = judge(metric=recipe.metric).to_dict()
+        if recipe.metric != "cosine":
+            result["cosine"] = figures(judge(metric="cosine").to_dict())
+        write_json(path, result)
+    return {**identity, **read_json(path), "cost": _cost(folder, backfill)}
+
+
+def _cost(folder: Path, backfill: Path) -> float | None:
+    """Time for an image in training, as a multiple of the independent model's; None for what is not trained on images."""
+    logs = [run / "log.jsonl" for run in (backfill, folder)]
+    if not all(log.exists() for log in logs):
+        return None
+    rates = [np.median([json.loads(line)["images_per_second"] for line in log.read_text().splitlines()]) for log in logs]
+    return float(rates[0] / rates[1])
 
 
 def _pictures(results: dict[str, Any], recipe: Recipe, out: Path) -> list[PictureRow]:

@@ -113,17 +113,29 @@ def _columns(shown: list[Line], *, terminal: bool = False) -> list[Column]:
     old: Column = ("old\nself\ntop-1", lambda line: percent(line.estimate("old_self", "top1"), spread=not terminal))
     new: Column = ("new\nself\ntop-1", lambda line: percent(line.estimate("new_self", "top1"), spread=not terminal))
     selves = not (terminal and varying(shown))
+    cosine = any(METHODS[line.method].metric == "cosine" and line.by_cosine for line in shown if line.method in METHODS)
     return [
         *own,
         *([old] if selves else []),
         ("cross\ntop-1", lambda line: percent(line.estimate("cross", "top1"))),
         ("cross\ntop-5", lambda line: percent(line.estimate("cross", "top5"), spread=False)),
+        *([("cross\nby cosine", partial(_by_cosine, spread=not terminal))] if cosine else []),
         *([new] if selves else []),
         ("cross −\nold self", lambda line: percent(line.estimate("gain"), signed=True)),
         ("update\ngain", lambda line: ratio(line.estimate("update_gain"), spread=not terminal)),
         ("negative\nflips", lambda line: percent(line.estimate("negative_flips"), spread=not terminal)),
+        *([] if terminal else [("time\nfor an image", lambda line: ratio(line.estimate("cost"), spread=False))]),
         ("compatible", lambda line: "\n".join(seeds(line))),
     ]
+
+
+def _by_cosine(line: Line, spread: bool) -> str:
+    """Top-1 and, in brackets, how far that is above the old self test by cosine."""
+    other = line.by_cosine
+    if other is None:
+        return percent(None)
+    gain = percent(other.estimate("gain"), signed=True, spread=False)
+    return f"{percent(other.estimate('cross', 'top1'), spread=spread)} ({gain})"
 
 
 def _grid(title: str, caption: str) -> Table:

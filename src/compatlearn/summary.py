@@ -12,7 +12,7 @@ LEVEL = 0.95
 KEYS = ("method", "temperature", "damping", "label_noise")  # what makes a line; the seed is what it averages over
 TESTS = ("old_self", "cross", "new_self", "independent_self")
 PARTS = ("top1", "top5", "map_r")
-SINGLE = ("gain", "update_gain", "negative_flips")
+SINGLE = ("gain", "update_gain", "negative_flips", "cost")
 VERDICTS = ("yes", "no", "undecided")
 
 
@@ -39,17 +39,28 @@ def interval(values: Iterable[float]) -> tuple[float | None, float | None]:
     return float(drawn.mean() - half), float(drawn.mean() + half)
 
 
+def figures(result: dict[str, Any]) -> dict[str, Any]:
+    """Only the figures of an evaluation that a line shows, and their intervals: what is kept of one by another metric."""
+    return {name: result[name] for name in (*TESTS, "gain", "update_gain", "negative_flips", "compatible", "intervals")}
+
+
 def _entry(identity: dict[str, Any], group: list[dict[str, Any]]) -> dict[str, Any]:
     finished = [row for row in group if "error" not in row]
-    tests = {name: [row.get(name) or {} for row in finished] for name in TESTS}
+    other = [row["cosine"] for row in finished if "cosine" in row]
     return {
         **identity,
         "seeds": len(group),
         "failed": len(group) - len(finished),
-        **{name: {part: _mean(scores, part) for part in PARTS} if any(scores) else None for name, scores in tests.items()},
-        **{name: _mean(finished, name) for name in SINGLE},
+        **_means(finished),
         "compatible": {verdict: sum(row["compatible"] == verdict for row in group) for verdict in VERDICTS},
+        "cosine": _means(other) if other else None,
     }
+
+
+def _means(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    tests = {name: [row.get(name) or {} for row in rows] for name in TESTS}
+    means = {name: {part: _mean(scores, part) for part in PARTS} if any(scores) else None for name, scores in tests.items()}
+    return means | {name: _mean(rows, name) for name in SINGLE}
 
 
 def _mean(rows: list[dict[str, Any]], key: str) -> dict[str, float | int | None] | None:
@@ -104,6 +115,13 @@ class Line:
     def compatible(self) -> bool:
         """In every seed."""
         return bool(self.entry["compatible"]["yes"] == self.seeds)
+
+    @property
+    def by_cosine(self) -> "Line | None":
+        """The same models, ranked by cosine; None where it was not measured beside another metric."""
+        if not self.entry.get("cosine"):
+            return None
+        return Line(self.entry | self.entry["cosine"], [row["cosine"] for row in self.rows if "cosine" in row])
 
     def estimate(self, name: str, part: str | None = None) -> Estimate | None:
         """A figure with the interval over seeds or, where one seed has it, that seed's bootstrap over queries."""
