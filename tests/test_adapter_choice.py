@@ -44,8 +44,10 @@ def test_the_neighbour_head_beats_the_old_queries_and_ridge_does_not() -> None:
 
 def test_auto_takes_the_best_and_fits_it_to_all() -> None:
     new, old = system(rows=400)
-    adapter, trials = choose_adapter(new, old)
+    choice = choose_adapter(new, old)
+    adapter, trials = choice.adapter, choice.trials
     assert tuple(trials) == CANDIDATES
+    assert choice.worth_it
     assert adapter.method == max(trials, key=lambda name: trials[name].cross or 0)
     assert not torch.equal(
         torch.from_numpy(adapter(new.vectors[:4])), torch.from_numpy(trials[adapter.method].adapter(new.vectors[:4]))
@@ -54,18 +56,38 @@ def test_auto_takes_the_best_and_fits_it_to_all() -> None:
 
 def test_auto_keeps_whole_classes_out() -> None:
     new, old = system(rows=300)
-    _, trials = choose_adapter(new, old, unseen_classes=True)
+    trials = choose_adapter(new, old, unseen_classes=True).trials
     assert {(trial.rows, trial.tested) for trial in trials.values()} == {(240, 60)}  # two of ten classes
 
 
 def test_auto_without_labels_looks_for_the_own_row() -> None:
     new, old = system(rows=300, noise=0.1)
     bare = [Features(features.vectors, None, features.ids) for features in (new, old)]
-    adapter, trials = choose_adapter(*bare)
+    choice = choose_adapter(*bare)
+    adapter, trials = choice.adapter, choice.trials
+    assert choice.worth_it  # nobody can say
+    assert choice.facts.endswith("no labels")
     assert tuple(trials) == UNLABELLED
     assert adapter.method == max(trials, key=lambda name: trials[name].found or 0)
     assert all(trial.cross is None for trial in trials.values())
     assert "own old vector" in str(trials["ridge"])
+
+
+def test_auto_says_what_it_chose_by() -> None:
+    new, old = system(rows=205, classes=4)
+    facts = choose_adapter(new, old).facts
+    lengths = np.linalg.norm(old.vectors, axis=1)
+    lengths_told = f"{lengths.min():.3g} to {lengths.max():.3g} long"
+    assert facts == (f"205 pairs, 12 to 6 dimensions, old vectors {lengths_told}, 4 classes of 51 to 52 rows")
+    unit = Features(old.vectors / lengths[:, None], old.labels, old.ids)
+    assert "old vectors of unit length" in choose_adapter(new, unit).facts
+
+
+def test_auto_says_when_the_old_queries_are_best() -> None:
+    random = np.random.default_rng(0)
+    new, old = system(rows=400, noise=0.1)
+    useless = Features(random.normal(size=(400, 12)).astype(np.float32), new.labels, new.ids)
+    assert not choose_adapter(useless, old).worth_it
 
 
 def test_refusals() -> None:

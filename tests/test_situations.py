@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compatlearn import ConfigError, DataError, Features, InfluenceLoss
+from compatlearn import ConfigError, DataError, Features, InfluenceLoss, load_adapter
+from compatlearn.adapter_choice import choose_adapter
 from compatlearn.compare import compare, load_split
 from compatlearn.config import Recipe, bundled_recipe, load_recipe
 from compatlearn.methods import OldKnowledge, find_method
@@ -155,3 +156,14 @@ def test_an_old_classifier_without_the_new_classes_is_completed() -> None:
     assert torch.equal(loss.classifier[:2], classifier.weight.detach())
     assert loss.bias is not None
     assert torch.allclose(loss.bias[2:], classifier.bias.detach().mean())
+
+
+def test_auto_is_chosen_on_classes_kept_out_where_the_searched_ones_are_new(tmp_path: Path) -> None:
+    for keys, unseen in (({"test_classes": 4}, True), ({}, False)):
+        out = tmp_path / str(unseen)
+        compare(digits(methods="auto", **keys), out)
+        new, old = Features.load(out / "seed-0" / "independent" / "train"), Features.load(out / "seed-0" / "old-train")
+        expected = choose_adapter(new, old, unseen_classes=unseen).adapter
+        written = load_adapter(out / "seed-0" / "auto" / "adapter.safetensors")
+        assert written.method == expected.method
+        np.testing.assert_allclose(written(new.vectors[:5]), expected(new.vectors[:5]), rtol=1e-4, atol=1e-4)

@@ -56,6 +56,21 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The adapter that did best, fitted again to all rows; the trials of all candidates; and what there was to choose by."""
+
+    adapter: Adapter
+    trials: dict[str, Trial]
+    facts: str
+
+    @property
+    def worth_it(self) -> bool:
+        """Whether the best beat the old model's own queries; without labels nobody can say, and it is taken to."""
+        best = self.trials[self.adapter.method]
+        return best.cross is None or best.old_self is None or best.cross > best.old_self
+
+
+@dataclass(frozen=True)
 class Matched:
     """New and old features of the same items, and their classes where either side knows them."""
 
@@ -70,6 +85,17 @@ class Matched:
         places = torch.from_numpy(old.align(new.ids, "the old features"))
         labels = new.labels if new.has_labels else old.labels[places.numpy()] if old.labels is not None else None
         return cls(new, old, places, labels)
+
+    def facts(self) -> str:
+        """What there is to choose by: rows, classes and their sizes, dimensions, lengths of the old vectors."""
+        first = as_tensor(self.old.vectors[self.places[:TESTED].numpy()])
+        short, long = (float(length) for length in first.float().norm(dim=1).aminmax())
+        lengths = "of unit length" if self.old.normalized else f"{short:.3g} to {long:.3g} long"
+        text = f"{len(self.new)} pairs, {self.new.dimension} to {self.old.dimension} dimensions, old vectors {lengths}"
+        if self.labels is None:
+            return f"{text}, no labels"
+        sizes = np.unique(self.labels, return_counts=True)[1]
+        return f"{text}, {len(sizes)} classes of {sizes.min()} to {sizes.max()} rows"
 
     def pairs(self, rows: Int64[Tensor, " r"]) -> Pairs:
         return Pairs(self.new.vectors, self.old.vectors, rows, self.places[rows])
@@ -106,10 +132,8 @@ def fit_features(name: str, new: Features, old: Features, *, seed: int = 0, opti
     return matched.try_out(name, *_rows_out(len(new), seed), seed, **(options or {}))
 
 
-def choose_adapter(
-    new: Features, old: Features, *, unseen_classes: bool = False, seed: int = 0
-) -> tuple[Adapter, dict[str, Trial]]:
-    """The adapter that does best on rows kept out, fitted again to all rows, and the trials of all candidates.
+def choose_adapter(new: Features, old: Features, *, unseen_classes: bool = False, seed: int = 0) -> Choice:
+    """The adapter that does best on rows kept out, of those that the data allows.
 
     Args:
         unseen_classes: the gallery's classes are not those of these features: whole classes are kept out, a fifth of them.
@@ -125,7 +149,7 @@ def choose_adapter(
     names = UNLABELLED if matched.labels is None else CANDIDATES
     trials = {name: matched.try_out(name, kept, out, seed) for name in names}
     best = max(trials, key=lambda name: trials[name].score)
-    return matched.fit(best, torch.arange(len(new)), seed), trials
+    return Choice(matched.fit(best, torch.arange(len(new)), seed), trials, matched.facts())
 
 
 def _rows_out(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -138,8 +162,8 @@ def _classes_out(labels: Int64[np.ndarray, " n"] | None, seed: int) -> tuple[Ten
     if labels is None:
         raise DataError("keeping classes out needs labels; store them with the features, or leave --unseen-classes away")
     classes = np.unique(labels)
-    count = round(CLASSES_OUT * len(classes))
-    if count < 2:
+    count = max(2, round(CLASSES_OUT * len(classes)))
+    if len(classes) - count < 2:
         raise DataError(
             f"{len(classes)} classes are too few to keep a fifth out; leave --unseen-classes away, or name a method"
         )

@@ -149,9 +149,12 @@ def adapt(
 
     old, new = (Features.load(path, verify=True) for path in (old_features, new_features))
     if method == "auto":
-        adapter, trials = choose_adapter(new, old, unseen_classes=unseen_classes, seed=seed)
-        for name, tried in trials.items():
-            print(f"{name}: {tried}", file=sys.stderr)
+        choice = choose_adapter(new, old, unseen_classes=unseen_classes, seed=seed)
+        adapter, trials = choice.adapter, choice.trials
+        for name, said in {"data": choice.facts, **trials}.items():
+            print(f"{name}: {said}", file=sys.stderr)
+        if not choice.worth_it:
+            print("no map beats the old queries here: go on asking with the old model", file=sys.stderr)
     else:
         tried = fit_features(method, new, old, seed=seed)
         adapter, trials = tried.adapter, {method: tried}

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .adapter_choice import choose_adapter
 from .adapters import Adapter, fit_adapter, load_adapter, save_adapter
 from .arrays import Array
 from .backbones import Learner
@@ -30,7 +31,7 @@ from .extract import embed
 from .features import Features
 from .files import read_json, write_atomically, write_json
 from .images import check_noise
-from .methods import METHODS, OldKnowledge, find_method, find_methods
+from .methods import AUTO, METHODS, OldKnowledge, find_method, find_methods
 from .pictures import PictureRow, choose_pictures
 from .pseudo import check_walk
 from .report import write_html
@@ -237,7 +238,10 @@ def _fit_adapter(recipe: Recipe, out: Path, cell: Cell) -> None:
         return
     new, old = Features.load(frozen / "train"), Features.load(out / f"seed-{cell.seed}" / "old-train")
     try:
-        adapter = fit_adapter(cell.method, new.vectors, old.vectors[old.align(new.ids)], new.labels, seed=cell.seed)
+        if cell.method == AUTO:
+            adapter = choose_adapter(new, old, unseen_classes=recipe.test_classes is not None, seed=cell.seed).adapter
+        else:
+            adapter = fit_adapter(cell.method, new.vectors, old.vectors[old.align(new.ids)], new.labels, seed=cell.seed)
     except TrainingError as error:
         write_json(folder / "failed.json", {"error": str(error)})
         return

@@ -36,6 +36,7 @@ from .losses import (
     weakened_regression_loss,
 )
 
+AUTO = "auto"  # what `compatlearn adapt` does unless it is told a method
 LIBRARY = "pml:"  # and the name of a loss
 
 
@@ -271,4 +272,5 @@ def _no_loss(old: OldKnowledge) -> None:
     raise ConfigError("this method maps features and trains no model of images; use `compatlearn adapt`")
 
 
+METHODS[AUTO] = Method("the frozen map that does best on rows kept out", _no_loss, family="recommended", adapter=True)
 METHODS |= {name: Method(entry.summary, _no_loss, family="frozen", adapter=True) for name, entry in ADAPTERS.items()}
