@@ -1,18 +1,17 @@
 """Method × situation: a comparison for each situation, and the table of update gains and cross tests they make.
 
     python benchmarks/situations.py --data FOLDER --out runs/situations
-    python benchmarks/situations.py --data FOLDER --out runs/situations --only open-classes small-new --epochs 6
+    python benchmarks/situations.py --data FOLDER --out runs/situations --only open-classes --only small-new --epochs 6
 
 A situation differs from the recipe in the keys that `SITUATIONS` gives it and in nothing else. Run again, it goes on.
 """
 
-import argparse
 import itertools
-import json
 import os
 from pathlib import Path
 from typing import Any
 
+from cyclopts import run
 from torch import nn
 
 from compatlearn.compare import compare
@@ -57,7 +56,7 @@ def share_independent(base: Path, out: Path, seeds: int) -> None:
                     os.link(file, link / file.relative_to(model))
 
 
-def run(name: str, recipe: Path, data: str, out: Path, methods: str, changes: dict[str, Any]) -> dict[str, Any]:
+def one(name: str, recipe: Path, data: str, out: Path, methods: str, changes: dict[str, Any]) -> dict[str, Any]:
     """`results.json` of one situation."""
     settings = load_recipe(recipe, {"data": data, "methods": methods, **changes, **SITUATIONS[name]})
     if SITUATIONS[name].keys() <= OLD and name != "disjoint-data":
@@ -79,25 +78,23 @@ def matrix(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(text)
 
 
-def main() -> None:
+def main(
+    data: str,
+    out: Path,
+    recipe: Path = Path("recipes/tiny-imagenet.toml"),
+    only: list[str] | None = None,
+    methods: str = METHODS,
+    seeds: int = 3,
+    epochs: int | None = None,
+) -> None:
     """Run what is asked for; the table so far is written after every situation."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/tiny-imagenet.toml"))
-    parser.add_argument("--only", nargs="+", choices=SITUATIONS, default=list(SITUATIONS))
-    parser.add_argument("--methods", default=METHODS)
-    parser.add_argument("--seeds", default="3")
-    parser.add_argument("--epochs", default=None)
-    options = parser.parse_args()
-    changes = {"seeds": options.seeds} | ({"epochs": options.epochs} if options.epochs else {})
+    changes = {"seeds": seeds} | ({"epochs": epochs} if epochs else {})
     results = {}
-    for name in options.only:
-        results[name] = run(name, options.recipe, options.data, options.out, options.methods, changes)
-        write_json(options.out / "situations.json", {name: result["summary"] for name, result in results.items()})
+    for name in only or SITUATIONS:
+        results[name] = one(name, recipe, data, out, methods, changes)
+        write_json(out / "situations.json", {name: result["summary"] for name, result in results.items()})
         print(matrix(results), flush=True)
-    print(json.dumps({"situations": list(results)}))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
