@@ -32,7 +32,7 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "wide-old": {"old_backbone": "small_resnet64", "dimension": 256},
 }
 OLD = {"old_backbone", "old_classes", "unit_length"}  # keys that an independent new model does not depend on
-METHODS = "independent,random-walk,procrustes,ridge,rbt,head,neighbour-head,mixed-head,instance-head"
+METHODS = "independent,random-walk,procrustes,ridge,rbt,head,neighbour-head,mixed-head,ranking-head"
 
 
 def plain_network() -> nn.Module:

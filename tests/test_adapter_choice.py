@@ -60,7 +60,7 @@ def test_auto_keeps_whole_classes_out() -> None:
     assert {(trial.rows, trial.tested) for trial in trials.values()} == {(240, 60)}  # two of ten classes
 
 
-def test_auto_without_labels_looks_for_the_own_row() -> None:
+def test_auto_without_labels_looks_for_what_a_backfill_finds() -> None:
     new, old = system(rows=300, noise=0.1)
     bare = [Features(features.vectors, None, features.ids) for features in (new, old)]
     choice = choose_adapter(*bare)
@@ -68,9 +68,19 @@ def test_auto_without_labels_looks_for_the_own_row() -> None:
     assert choice.worth_it  # nobody can say
     assert choice.facts.endswith("no labels")
     assert tuple(trials) == UNLABELLED
-    assert adapter.method == max(trials, key=lambda name: trials[name].found or 0)
+    assert adapter.method == max(trials, key=lambda name: trials[name].agreement or 0)
     assert all(trial.cross is None for trial in trials.values())
-    assert "own old vector" in str(trials["ridge"])
+    assert "answered as by a backfill" in str(trials["ridge"])
+
+
+def test_agreement_is_that_of_the_nearest_old_row_with_the_new_models_ten() -> None:
+    new, old = system(rows=400)
+    tried = fit_features("ridge", new, old, seed=2)
+    out = np.sort(np.random.default_rng(2).permutation(400)[:40])
+    queries, gallery = new.vectors[out], old.vectors[old.align(new.ids)][out]
+    first = search(tried.adapter(queries), gallery, 1, exclude_self=True).indices
+    ten = search(queries, queries, 10, exclude_self=True).indices
+    assert tried.agreement == pytest.approx(np.mean([first[i, 0] in ten[i] for i in range(40)]))
 
 
 def test_auto_says_what_it_chose_by() -> None:

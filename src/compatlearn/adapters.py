@@ -19,7 +19,16 @@ from .feature_folder import unit_length
 from .features import Features
 from .files import write_atomically
 from .linear_maps import BLOCK, Map, Pairs, low_rank, procrustes, ridge
-from .trained_adapters import MapNetwork, head, instance_head, lambda_orthogonal, neighbour_head, rbt, residual_mlp
+from .trained_adapters import (
+    MapNetwork,
+    head,
+    instance_head,
+    lambda_orthogonal,
+    neighbour_head,
+    ranking_head,
+    rbt,
+    residual_mlp,
+)
 
 FORMAT = "compatlearn-adapter"
 HEAD_OPTIONS = ("epochs", "hidden", "temperature")
@@ -240,6 +249,9 @@ ADAPTERS: dict[str, AdapterMethod] = {
     ),
     "mixed-head": AdapterMethod(
         "compatible head, neighbour and instance loss: new classes", partial(neighbour_head, instance=1.0), HEAD_OPTIONS, True
+    ),
+    "ranking-head": AdapterMethod(
+        "compatible head, ranks as the new model: no classes needed", ranking_head, (*HEAD_OPTIONS, "instance")
     ),
     "instance-head": AdapterMethod("compatible head, instance loss: no classes known", instance_head, HEAD_OPTIONS),
 }

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from .classifiers import build_classifier
 from .errors import TrainingError
 from .linear_maps import Map, Pairs, procrustes, ridge
-from .losses import InfluenceLoss, NeighbourLoss
+from .losses import InfluenceLoss, NeighbourLoss, RankingLoss
 from .losses.neighbours import TEMPERATURE
+from .losses.ranking import INSTANCE
 
 UNIT_SCALE = 16.0  # of the cosine in the influence loss, where old features have unit length
 Loss = Callable[..., Tensor]
@@ -165,6 +166,28 @@ def neighbour_head(
 def instance_head(pairs: Pairs, labels: Tensor | None, unit: bool, seed: int, **options: Any) -> MapNetwork:
     """`neighbour_head` without classes."""
     return neighbour_head(pairs, None, unit, seed, instance=1.0, **options)
+
+
+def ranking_head(
+    pairs: Pairs,
+    labels: Tensor | None,
+    unit: bool,
+    seed: int,
+    *,
+    instance: float = INSTANCE,
+    epochs: int = 12,
+    hidden: int = 1024,
+    temperature: float = TEMPERATURE,
+) -> MapNetwork:
+    """The compatible head with the ranking loss: a query ranks the old gallery as the new model would rank its own.
+
+    Args:
+        labels: not used.
+        instance: weight of the instance loss.
+    """
+    loss = RankingLoss(*pairs.take(slice(0, None)), instance=instance, temperature=temperature)
+    network = _network(pairs, unit, seed, hidden=hidden).start_from(ridge(pairs, seed))
+    return train_map(network, pairs, loss, epochs=epochs, seed=seed)
 
 
 def train_map(

@@ -15,6 +15,7 @@ from .mixbct import MixLoss, margin_loss
 from .nccl import ConsensusLoss, consensus_loss
 from .neighbours import NeighbourLoss, instance_loss, neighbour_loss
 from .ract import RactLoss, ract_loss
+from .ranking import RankingLoss, ranking_loss
 from .regression import CentreLoss, RegressionLoss, cosine_regression_loss, regression_loss, weakened_regression_loss
 from .unibct import RefreshedLoss, refreshed_classifier
 
@@ -29,6 +30,7 @@ __all__ = [
     "MixLoss",
     "NeighbourLoss",
     "RactLoss",
+    "RankingLoss",
     "RefreshedLoss",
     "RegressionLoss",
     "asymmetric_contrastive_loss",
@@ -45,6 +47,7 @@ __all__ = [
     "neighbour_loss",
     "old_dimensions",
     "ract_loss",
+    "ranking_loss",
     "refreshed_classifier",
     "regression_loss",
     "weakened_regression_loss",

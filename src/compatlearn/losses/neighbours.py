@@ -46,15 +46,15 @@ def neighbour_loss(
     Source: neighbourhood components analysis (Goldberger et al., 2004), between two models and against frozen features.
     """
     compared = _compared(features, old.shape[1], unit)
-    return _class_term(_nearness(compared, old, temperature, own), labels, old_labels)
+    return _class_term(nearness(compared, old, temperature, own), labels, old_labels)
 
 
-def _class_term(nearness: Float[Tensor, "b m"], labels: Int[Tensor, " b"], old_labels: Int[Tensor, " m"]) -> Float[Tensor, ""]:
-    right = nearness.masked_fill(labels[:, None] != old_labels, -torch.inf)
+def _class_term(near: Float[Tensor, "b m"], labels: Int[Tensor, " b"], old_labels: Int[Tensor, " m"]) -> Float[Tensor, ""]:
+    right = near.masked_fill(labels[:, None] != old_labels, -torch.inf)
     found = right.amax(dim=1) > -torch.inf  # others have nothing to find, and −inf has no gradient
     if not found.any():
-        return nearness.masked_fill(nearness == -torch.inf, 0).sum() * 0
-    return (nearness[found].logsumexp(dim=1) - right[found].logsumexp(dim=1)).mean()
+        return near.masked_fill(near == -torch.inf, 0).sum() * 0
+    return (near[found].logsumexp(dim=1) - right[found].logsumexp(dim=1)).mean()
 
 
 def instance_loss(
@@ -75,13 +75,13 @@ def instance_loss(
     Source: instance discrimination as in RACT (Zhang et al., 2022), with Euclidean distances.
     """
     compared = _compared(features, same.shape[1], unit)
-    return _instance_term(_nearness(compared, old, temperature, own), compared, same, temperature)
+    return instance_term(nearness(compared, old, temperature, own), compared, same, temperature)
 
 
-def _instance_term(
-    nearness: Float[Tensor, "b m"], compared: Float[Tensor, "b d"], same: Float[Tensor, "b d"], temperature: float
+def instance_term(
+    near: Float[Tensor, "b m"], compared: Float[Tensor, "b d"], same: Float[Tensor, "b d"], temperature: float
 ) -> Float[Tensor, ""]:
-    others, same = nearness.logsumexp(dim=1), same.to(compared.dtype)
+    others, same = near.logsumexp(dim=1), same.to(compared.dtype)
     target = (2 * (compared * same).sum(dim=1) - same.square().sum(dim=1)) / temperature
     return (torch.logaddexp(others, target) - target).mean()
 
@@ -91,14 +91,21 @@ def _compared(features: Float[Tensor, "b d_new"], d_old: int, unit: bool) -> Flo
     return F.normalize(compared, dim=1) if unit else compared
 
 
-def _nearness(
+def draw(old: Float[Tensor, "n d_old"], sample: int) -> Int[Tensor, " m"]:
+    """Rows of the cache that a batch is compared with: all, or a sample with replacement."""
+    if sample >= len(old):
+        return torch.arange(len(old), device=old.device)
+    return torch.randint(len(old), (sample,), device=old.device)
+
+
+def nearness(
     compared: Float[Tensor, "b d"], old: Float[Tensor, "m d"], temperature: float, own: Bool[Tensor, "b m"] | None
 ) -> Float[Tensor, "b m"]:
     """−d²/τ without the query's own squared length, which is in every sum alike; −∞ for its own image."""
     old = old.to(compared.dtype)
     with exact(compared):
-        nearness = (2 * compared @ old.T - old.square().sum(dim=1)) / temperature
-    return nearness if own is None else nearness.masked_fill(own, -torch.inf)
+        near = (2 * compared @ old.T - old.square().sum(dim=1)) / temperature
+    return near if own is None else near.masked_fill(own, -torch.inf)
 
 
 class NeighbourLoss(nn.Module):
@@ -149,14 +156,12 @@ class NeighbourLoss(nn.Module):
     def forward(
         self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]
     ) -> Float[Tensor, ""]:
-        drawn = torch.arange(len(self.old), device=self.old.device)
-        if self.sample < len(self.old):
-            drawn = torch.randint(len(self.old), (self.sample,), device=self.old.device)
+        drawn = draw(self.old, self.sample)
         compared = _compared(features, self.old.shape[1], self.unit)
-        nearness = _nearness(compared, self.old[drawn], self.temperature, rows[:, None] == drawn)
+        near = nearness(compared, self.old[drawn], self.temperature, rows[:, None] == drawn)
         loss = compared.new_zeros(())
         if self.labels is not None:
-            loss = loss + _class_term(nearness, labels, self.labels[drawn])
+            loss = loss + _class_term(near, labels, self.labels[drawn])
         if self.instance:
-            loss = loss + self.instance * _instance_term(nearness, compared, self.old[rows], self.temperature)
+            loss = loss + self.instance * instance_term(near, compared, self.old[rows], self.temperature)
         return loss
