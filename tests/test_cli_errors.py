@@ -608,6 +608,19 @@ def test_old_features_that_do_not_fit_the_images(
     old = save(tmp_path / "old.npz", VECTORS[:16], LABELS[:16], ids=ids)
     bct = training(pets, tmp_path / "run", "--features", old, "--method", "bct")
     assert complaint(capsys, 1, *bct).startswith("method 'bct' needs the old model's own classifier, which is not known here")
+    alone = training(pets, tmp_path / "run", "--features", old, "--method", "bt2")
+    said = "method 'bt2' needs an independently trained model's features of these images; pass --independent"
+    assert complaint(capsys, 1, *alone) == said
+    narrow = save(tmp_path / "new.npz", np.tile(VECTORS[:16], 4)[:, :16], LABELS[:16], ids=ids)
+    said = complaint(capsys, 1, *alone, "--independent", narrow)
+    assert said.startswith("bt2 embeds in more dimensions than the independent model's 16")
+    assert not (tmp_path / "run").exists()  # nothing is begun before everything is known to fit
+    walk = training(pets, tmp_path / "run", "--features", old, "--independent", narrow)
+    assert complaint(capsys, 1, *walk) == (
+        "--independent is for --method bt2; leave it out, or pass that instead of random-walk"
+    )
+    fitting = ("--independent", narrow, "--dimension", "20")
+    assert call(capsys, *alone, *fitting)[0] == 0
 
 
 def test_a_folder_that_holds_a_run(capsys: pytest.CaptureFixture[str], pets: Path, tmp_path: Path) -> None:

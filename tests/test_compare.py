@@ -20,6 +20,7 @@ from compatlearn.compare import Cell, compare, load_split, sweep
 from compatlearn.config import Recipe, bundled_recipe, load_recipe
 from compatlearn.data import noisy_labels, split_rows
 from compatlearn.report import table
+from compatlearn.runs import load_learner
 from compatlearn.summary import lines, summarise
 
 METHODS = "independent,l2,random-walk"
@@ -221,6 +222,16 @@ def test_the_same_arrays_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> N
     results = [compatibility(old_query=old, old_gallery=old, new_query=new, searcher=searcher) for _ in range(3)]
     assert len(asked) == 3  # old self, cross, new self
     assert results[0] == results[1] == results[2] == compatibility(old_query=old, old_gallery=old, new_query=new)
+
+
+def test_bt2_is_trained_beside_the_independent_model_with_room_for_both(recipe: Recipe, tmp_path: Path) -> None:
+    compare(replace(recipe, methods="bt2", new_backbone="small_resnet8"), tmp_path)
+    seed = tmp_path / "seed-0"
+    images, _ = load_split(recipe, tmp_path, "train")
+    rows = split_rows(images.labels, recipe.old_fraction, 0)[1]
+    np.testing.assert_array_equal(Features.load(seed / "independent" / "train").ids, images.ids[rows])
+    assert load_learner(seed / "independent" / "model.safetensors").embedder.dimension == 32
+    assert load_learner(seed / "bt2" / "model.safetensors").embedder.dimension == 32 + 16  # no more than the old 16
 
 
 def test_an_adapter_maps_from_the_independent_model_and_is_fitted_once(recipe: Recipe, finished: Path, tmp_path: Path) -> None:

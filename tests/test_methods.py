@@ -1,5 +1,7 @@
 """The table of methods: each builds the loss its name promises."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,8 @@ from compatlearn import (
     random_walk_classifier,
     trained_classifier,
 )
+from compatlearn.classifiers import build_classifier
+from compatlearn.losses import BasisLoss
 from compatlearn.methods import METHODS, OldKnowledge, find_method, find_methods
 
 
@@ -43,7 +47,10 @@ def test_a_family_is_its_methods_and_each_comes_once() -> None:
     assert set(chosen) == {name for name, method in METHODS.items() if method.family == "contrastive"} | {"l2"}
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.adapter and name != "independent"])
+LOSSES = [name for name, each in METHODS.items() if not (each.adapter or each.beside or name == "independent")]
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_losses_that_see_directions_only_are_for_ranking_by_cosine(old: OldKnowledge, name: str) -> None:
     rows = torch.arange(0, 30)
     features = torch.randn(30, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
@@ -62,6 +69,15 @@ def test_losses_that_see_directions_only_are_for_ranking_by_cosine(old: OldKnowl
     assert (gradient[:, 6:] == 0).all()  # the tail is free
     with pytest.raises(IncompatibleError, match="the old features have 6 dimensions, the new model gives 5"):
         find_method(name).loss(old)(features[:, :5], labels, rows)
+
+
+def test_bt2_takes_the_features_of_an_independent_model(old: OldKnowledge) -> None:
+    with pytest.raises(ConfigError, match="'bt2' needs an independently trained model's features"):
+        find_method("bt2").loss(old)
+    loss = find_method("bt2").loss(replace(old, independent=np.ones((60, 8), dtype=np.float32)))
+    assert isinstance(loss, BasisLoss)
+    centres = build_classifier("normalized-mean", old.vectors, old.labels)
+    np.testing.assert_allclose(loss.classifier, centres, rtol=1e-5)
 
 
 def test_advbct_must_know_the_length_of_the_training(old: OldKnowledge) -> None:

@@ -172,6 +172,7 @@ def train(
     pseudo: Path | None = None,
     features: Path | None = None,
     method: str | None = None,
+    independent: Path | None = None,
     resume: bool = False,
     config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008
 ) -> int:
@@ -184,6 +185,7 @@ def train(
         pseudo: pseudo classifier to train against.
         features: old features of the training images, matched by id, for --method; instead of --pseudo.
         method: with --features: how they are used; by default random-walk.
+        independent: with --method bt2: an independently trained model's features of the training images.
         resume: go on with an interrupted run; the result is that of an uninterrupted one.
     """
     from accelerate import PartialState
@@ -195,7 +197,7 @@ def train(
 
     check(config)
     images, pixels, skipped = load_pixels(open_images(data), config.resize, tolerance=config.tolerance)
-    loss = load_loss(images, config, pseudo, features, method)
+    loss = load_loss(images, config, pseudo, features, method, independent)
     run(images, config, out, backbone=backbone, loss=loss, pixels=pixels, resume=resume)
     processes = PartialState()  # of `accelerate launch`; usually this one alone
     if processes.is_main_process:

@@ -31,6 +31,7 @@ from .extract import embed
 from .features import Features
 from .files import read_json, write_atomically, write_json
 from .images import check_noise
+from .losses.bt2 import fitting_dimension
 from .methods import AUTO, METHODS, OldKnowledge, find_method, find_methods
 from .pictures import PictureRow, choose_pictures
 from .pseudo import check_walk
@@ -119,10 +120,12 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
     with _workers(recipe.jobs) as each:
         each(_train_old, [(recipe, out, seed) for seed in dict.fromkeys(cell.seed for cell in cells)])
         maps = [cell for cell in cells if METHODS[cell.method].adapter]
-        frozen = list(dict.fromkeys(_backfill(cell) for cell in maps))
-        models = [cell for cell in cells if cell not in maps]
+        later = [cell for cell in cells if METHODS[cell.method].beside]
+        frozen = list(dict.fromkeys(_backfill(cell) for cell in maps + later))
+        models = [cell for cell in cells if cell not in maps + later]
         each(_train_new, [(recipe, out, cell) for cell in dict.fromkeys(frozen + models)])
         each(_save_training_features, [(recipe, out, cell) for cell in frozen])
+        each(_train_new, [(recipe, out, cell) for cell in later])
         each(_fit_adapter, [(recipe, out, cell) for cell in maps])
     load, searcher = cache(Features.load), _remembering_search()  # the methods of a seed share two self tests
     rows = [_evaluate(recipe, out, cell, load, searcher) for cell in cells]
@@ -183,7 +186,12 @@ def _train_new(recipe: Recipe, out: Path, cell: Cell) -> None:
     if (folder / "val" / "manifest.json").exists() or (folder / "failed.json").exists():
         return
     images, pixels, vectors = _new_images(recipe, out, cell)
-    loss = find_method(cell.method).loss(
+    method, config, independent = find_method(cell.method), recipe.training, None
+    if method.beside:
+        saved = Features.load(_backfill(cell).folder(out) / "train")
+        independent = saved.vectors[saved.align(images.ids)]
+        config = replace(config, dimension=fitting_dimension(vectors.shape[1], saved.dimension))
+    loss = method.loss(
         OldKnowledge(
             vectors,
             images.labels,
@@ -197,10 +205,11 @@ def _train_new(recipe: Recipe, out: Path, cell: Cell) -> None:
                 "scale": recipe.training.scale,
                 "epochs": recipe.training.epochs,
             },
+            independent,
         )
     )
     try:
-        learner = _train(recipe.training, folder, recipe.new_backbone, images, pixels, cell.seed, loss)
+        learner = _train(config, folder, recipe.new_backbone, images, pixels, cell.seed, loss)
     except TrainingError as error:  # a result, not a fault: the un-normalised mean may diverge
         write_json(folder / "failed.json", {"error": str(error)})
         return

@@ -19,6 +19,7 @@ from .features import Features
 from .losses import (
     AdversarialLoss,
     AsymmetricLoss,
+    BasisLoss,
     CentreLoss,
     ConsensusLoss,
     DistillationLoss,
@@ -45,7 +46,7 @@ class OldKnowledge:
     """What a method may use: old features of the new training data; the old classifier only where it happens to be known.
 
     vectors: (n, d_old) in the order of the training set; labels: (n,) of the *new* data; classifier: loads the old one,
-    weight (c, d_old) and bias (c,).
+    weight (c, d_old) and bias (c,); independent: (n, d_star) features of an independently trained new model.
     """
 
     vectors: Array
@@ -53,6 +54,7 @@ class OldKnowledge:
     classes: int
     classifier: Callable[[], nn.Linear] | None = None
     options: dict[str, Any] = field(default_factory=dict)  # temperature, damping, steps, scale, seed, epochs
+    independent: Array | None = None
 
     def options_of(self, *names: str) -> dict[str, Any]:
         """Those of the options that are set; the others keep the defaults of the loss."""
@@ -69,6 +71,7 @@ class Method:
     options: tuple[str, ...] = ()  # keys of the recipe that it alone depends on
     reference: bool = False  # nobody can ship it: not compatible, or made with what is not known
     adapter: bool = False  # trains no model of images: a map from the features of the independent one
+    beside: bool = False  # needs the independent model's features of the training images, and room for them in its own
     metric: Literal["euclidean", "cosine"] = "euclidean"  # what its space is meant to be ranked by
 
 
@@ -98,12 +101,18 @@ def find_methods(names: str | list[str]) -> list[str]:
 
 
 def load_loss(
-    images: Images, config: TrainConfig, pseudo: Path | None, features: Path | None, method: str | None
+    images: Images,
+    config: TrainConfig,
+    pseudo: Path | None,
+    features: Path | None,
+    method: str | None,
+    independent: Path | None = None,
 ) -> nn.Module | None:
     """The compatible loss from files: a pseudo classifier, or old features of the training images (matched by id).
 
     Args:
         method: how features are used; None is the random walk.
+        independent: an independently trained model's features of the training images, for `bt2`.
 
     Raises:
         ConfigError: both are given, or the method is unknown or has no features to use.
@@ -112,6 +121,8 @@ def load_loss(
     if pseudo and features:
         raise ConfigError("--pseudo and --features are two ways to give the old model; pass one")
     chosen = find_method(method or "random-walk")
+    if independent and not chosen.beside:
+        raise ConfigError(f"--independent is for --method bt2; leave it out, or pass that instead of {method or 'random-walk'}")
     if method and not features:
         raise ConfigError(f"--method {method} says how --features are used; pass --features, or leave --method out")
     if pseudo:
@@ -124,10 +135,16 @@ def load_loss(
         return InfluenceLoss(as_tensor(classifier).float(), scale=config.scale)
     if features is None:
         return None
-    old = Features.load(features, verify=True)
-    vectors = old.vectors[old.align(images.ids, str(features))]
+    vectors = _aligned(features, images)
+    known = None if independent is None else _aligned(independent, images)
     options = {"seed": config.seed, "scale": config.scale, "epochs": config.epochs}
-    return chosen.loss(OldKnowledge(vectors, images.labels, len(images.classes), options=options))
+    return chosen.loss(OldKnowledge(vectors, images.labels, len(images.classes), independent=known, options=options))
+
+
+def _aligned(path: Path, images: Images) -> Array:
+    features = Features.load(path, verify=True)
+    vectors: Array = features.vectors[features.align(images.ids, str(path))]
+    return vectors
 
 
 def _influence(classifier: str) -> Callable[[OldKnowledge], nn.Module]:
@@ -168,6 +185,13 @@ def _adversarial(old: OldKnowledge) -> nn.Module:
     if "epochs" not in old.options:
         raise ConfigError("method 'advbct' fades over the training; pass its length as options={'epochs': …}")
     return AdversarialLoss(old.vectors, old.labels, old.classes, **old.options_of("epochs", "seed"))
+
+
+def _basis(old: OldKnowledge) -> nn.Module:
+    if old.independent is None:
+        raise ConfigError("method 'bt2' needs an independently trained model's features of these images; pass --independent")
+    classifier = build_classifier("normalized-mean", old.vectors, old.labels, classes=old.classes)
+    return BasisLoss(old.vectors, old.independent, classifier)
 
 
 def _metric_learning(name: str) -> Method:
@@ -264,6 +288,12 @@ METHODS |= {
     ),
     "advbct": Method(
         "elastic class boundaries, and a discriminator to be deceived", _adversarial, family="adversarial", metric="cosine"
+    ),
+    "bt2": Method(
+        "a change of basis that keeps an independent model's feature beside a compatible part (BT²)",
+        _basis,
+        family="basis",
+        beside=True,
     ),
 }
 

@@ -18,6 +18,7 @@ from .backbones import Embedder, Learner, ModelSpec
 from .config import TrainConfig
 from .data import Images, Pixels, check_skipped
 from .errors import ConfigError, DataError, IncompatibleError, TrainingError, unknown
+from .losses import BasisLoss
 from .progress import track
 from .runs import keep_log, load_checkpoint, load_learner, open_run, save_checkpoint, save_learner
 
@@ -222,6 +223,8 @@ def _prepare_loss(loss: nn.Module | None, accelerator: Any) -> nn.Module | None:
 
 
 def _check_dimension(dimension: int, loss: nn.Module | None) -> None:
+    if isinstance(loss, BasisLoss):
+        loss.check_dimension(dimension)
     old = next((value for value in loss.buffers() if value.ndim == 2), None) if loss is not None else None
     if old is not None and old.shape[1] > dimension:
         raise IncompatibleError(

@@ -6,6 +6,7 @@ The class term CE(W f, y) is the training loop's own and not part of these.
 
 from .advbct import AdversarialLoss
 from .batch import gather, old_dimensions
+from .bt2 import BasisLoss, basis_loss
 from .contrastive import AsymmetricLoss, asymmetric_contrastive_loss, asymmetric_triplet_loss
 from .distillation import DistillationLoss, distillation_loss
 from .influence import InfluenceLoss, influence_loss
@@ -22,6 +23,7 @@ from .unibct import RefreshedLoss, refreshed_classifier
 __all__ = [
     "AdversarialLoss",
     "AsymmetricLoss",
+    "BasisLoss",
     "CentreLoss",
     "ConsensusLoss",
     "DistillationLoss",
@@ -35,6 +37,7 @@ __all__ = [
     "RegressionLoss",
     "asymmetric_contrastive_loss",
     "asymmetric_triplet_loss",
+    "basis_loss",
     "consensus_loss",
     "cosine_regression_loss",
     "distillation_loss",
