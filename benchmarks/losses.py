@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from cyclopts import run
 
 from compatlearn.backbones import Embedder, Learner, ModelSpec
-from compatlearn.losses import RefreshedLoss
+from compatlearn.losses import BasisLoss, RefreshedLoss
+from compatlearn.losses.bt2 import fitting_dimension
 from compatlearn.methods import METHODS, OldKnowledge, find_methods
 
-CLASSES, D_OLD, SIZE = 100, 64, 32
+CLASSES, D_OLD, D_NEW, SIZE = 100, 64, 128, 32
 
 
 class Step:
@@ -26,7 +27,9 @@ class Step:
 
     def __init__(self, backbone: str, loss: torch.nn.Module | None, classes: torch.Tensor, batch_size: int) -> None:
         torch.manual_seed(0)
-        self.learner = Learner(Embedder(ModelSpec(backbone, SIZE, SIZE)), CLASSES).to(memory_format=torch.channels_last)
+        dimension = fitting_dimension(D_OLD, D_NEW) if isinstance(loss, BasisLoss) else None
+        embedder = Embedder(ModelSpec(backbone, SIZE, SIZE, dimension))
+        self.learner = Learner(embedder, CLASSES).to(memory_format=torch.channels_last)
         self.loss, self.classes = loss, classes
         weights = [*self.learner.parameters(), *(loss.parameters() if loss is not None else ())]
         self.optimizer = torch.optim.SGD(weights, lr=0.01, momentum=0.9)
@@ -71,7 +74,8 @@ def main(
     labels = np.arange(rows) % CLASSES
     vectors = (random.normal(size=(CLASSES, D_OLD))[labels] + 2 * random.normal(size=(rows, D_OLD))).clip(0).astype(np.float32)
     classifier = torch.nn.Linear(D_OLD, CLASSES)
-    old = OldKnowledge(vectors, labels, CLASSES, lambda: classifier, {"epochs": 12, "seed": 0})
+    independent = random.normal(size=(rows, D_NEW)).astype(np.float32)
+    old = OldKnowledge(vectors, labels, CLASSES, lambda: classifier, {"epochs": 12, "seed": 0}, independent)
     chosen = [name for name in find_methods(methods) if not METHODS[name].adapter and name != "independent"]
     classes = torch.from_numpy(labels)
     steps = {"independent": Step(backbone, None, classes, batch_size)}

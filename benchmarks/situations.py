@@ -31,7 +31,7 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "unit-length": {"unit_length": True, "scale": 16.0, "metric": "cosine"},
     "wide-old": {"old_backbone": "small_resnet64", "dimension": 256},
 }
-OLD = {"old_backbone", "old_classes", "unit_length"}  # keys that an independent new model does not depend on
+OLD = {"old_backbone", "old_classes", "unit_length", "scale", "metric"}  # keys that an independent new model does not depend on
 METHODS = "independent,random-walk,procrustes,ridge,rbt,head,neighbour-head,mixed-head,ranking-head"
 
 

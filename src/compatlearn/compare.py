@@ -327,7 +327,8 @@ def _evaluate(
         return {**identity, "error": read_json(folder / "failed.json")["error"], "compatible": "no"}
     backfill = _backfill(cell).folder(out)
     known = (backfill / "val" / "manifest.json").exists()
-    if not path.exists() or (known and read_json(path)["independent_self"] is None):  # independent was trained since
+    before = read_json(path) if path.exists() else {}
+    if not before or (known and before["independent_self"] is None):  # independent was trained since
         place, adapter = _queries(out, cell)
         judge = partial(
             compatibility,
