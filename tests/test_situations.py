@@ -1,5 +1,6 @@
 """Who sees what in a comparison: rows and classes of each model, the labels the new one is told, and refusals."""
 
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -167,3 +168,23 @@ def test_auto_is_chosen_on_classes_kept_out_where_the_searched_ones_are_new(tmp_
         written = load_adapter(out / "seed-0" / "auto" / "adapter.safetensors")
         assert written.method == expected.method
         np.testing.assert_allclose(written(new.vectors[:5]), expected(new.vectors[:5]), rtol=1e-4, atol=1e-4)
+
+
+def test_the_table_of_situations_trains_the_independent_model_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    situations = importlib.import_module("situations")
+    changes = {"epochs": 1, "seeds": 1, "jobs": 1}
+    results = {
+        name: situations.one(name, root / "recipes" / "digits.toml", "digits", tmp_path, "independent,ridge", changes)
+        for name in ("disjoint-data", "unit-length", "label-noise")
+    }
+    plain, unit = (tmp_path / name / "seed-0" / "independent" for name in ("disjoint-data", "unit-length"))
+    assert (plain / "model.safetensors").samefile(unit / "model.safetensors")
+    assert not (plain / "result.json").samefile(unit / "result.json")
+    assert results["unit-length"]["rows"][0]["cross"] != results["disjoint-data"]["rows"][0]["cross"]
+    heading, _, *rows = situations.matrix(results).splitlines()
+    assert heading == "| situation | old self | independent self | `independent` | `ridge` |"
+    assert [row.split("|")[1].strip() for row in rows] == list(results)
+    cross = results["label-noise"]["rows"][1]["cross"]["top1"]
+    assert rows[2].split("|")[-2].strip().startswith(f"{100 * cross:.1f}")
