@@ -15,7 +15,7 @@ from cyclopts import run
 
 from compatlearn.adapters import fit_adapter, load_adapter
 from compatlearn.arrays import Array
-from compatlearn.compare import load_split
+from compatlearn.cells import load_split
 from compatlearn.config import Recipe, load_recipe
 from compatlearn.extract import embed
 from compatlearn.features import Features

@@ -16,7 +16,8 @@ import torch
 from rich.console import Console
 
 from compatlearn import ConfigError, Features, compatibility, load_adapter, search
-from compatlearn.compare import Cell, compare, load_split, sweep
+from compatlearn.cells import Cell, load_split
+from compatlearn.compare import compare, sweep
 from compatlearn.config import Recipe, bundled_recipe, load_recipe
 from compatlearn.data import noisy_labels, split_rows
 from compatlearn.report import table

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from compatlearn import ConfigError, DataError, Features, InfluenceLoss, load_adapter
 from compatlearn.adapter_choice import choose_adapter
-from compatlearn.compare import compare, load_split
+from compatlearn.cells import load_split
+from compatlearn.compare import compare
 from compatlearn.config import Recipe, bundled_recipe, load_recipe
 from compatlearn.methods import OldKnowledge, find_method
 from compatlearn.runs import load_learner
@@ -132,6 +133,12 @@ def test_clusters_are_what_new_models_and_adapters_are_told(tmp_path: Path) -> N
     assert load_learner(frozen / "model.safetensors").classifier.weight.shape[0] == 14
     searched = Features.load(frozen / "val")
     assert np.array_equal(searched.require_labels(), load_split(recipe, tmp_path, "val")[0].labels)
+
+
+def test_clusters_have_no_old_classifier(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'bct' needs classes that the old model knew"):
+        compare(digits(clusters=5), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_situation_does_not_mix_with_another(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Methods × seeds, the paper's Table 1, and the grid of Table 2: one cell is one model trained and evaluated.
 
 A cell is done when its features of the validation set are on disk; a run that was stopped goes on with the cells that are
-not. Old model, its features and the decoded images are made once a seed and shared.
+not (`cells` has the steps). Old model, its features and the decoded images are made once a seed and shared.
 """
 
 import itertools
@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,47 +18,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from .adapter_choice import choose_adapter
-from .adapters import Adapter, fit_adapter, load_adapter, save_adapter
 from .arrays import Array
-from .backbones import Learner
+from .cells import Cell, backfill, fit_cell_adapter, load_split, queries, save_training_features, train_new, train_old
 from .compatibility import compatibility
-from .config import Recipe, TrainConfig
-from .data import Images, Pixels, load_pixels, noisy_labels
-from .errors import ConfigError, TrainingError
-from .extract import embed
+from .config import Recipe
+from .errors import ConfigError
 from .features import Features
-from .files import read_json, write_atomically, write_json
+from .files import read_json, write_json
 from .images import check_noise
-from .losses.bt2 import fitting_dimension
-from .methods import AUTO, METHODS, OldKnowledge, find_method, find_methods
+from .methods import METHODS, find_methods
 from .pictures import PictureRow, choose_pictures
 from .pseudo import check_walk
 from .report import write_html
-from .runs import load_learner, refuse_changes, versions
+from .runs import refuse_changes, versions
 from .search import Hits, search
-from .situations import open_split, stored, told_labels, training_rows
+from .situations import open_split
 from .summary import figures, summarise
-from .train import TrainingSet, train
-
-ADAPTER = "adapter.safetensors"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One model to train: what varies between the models of a comparison or a sweep."""
-
-    seed: int
-    method: str
-    temperature: float
-    damping: float
-    label_noise: float
-
-    def folder(self, out: Path) -> Path:
-        """Where its run lives: named by what the method depends on."""
-        settings = [f"{option}-{getattr(self, option):g}" for option in METHODS[self.method].options]
-        noise = [f"noise-{self.label_noise:g}"] if self.label_noise else []
-        return out / f"seed-{self.seed}" / "-".join([self.method, *settings, *noise])
 
 
 def compare(recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -110,6 +84,8 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
     for cell in cells:  # before anything is trained
         check_walk(cell.temperature, cell.damping, recipe.steps)
         check_noise(cell.label_noise)
+        if cell.method == "bct" and recipe.clusters is not None:
+            raise ConfigError("method 'bct' needs classes that the old model knew, not clusters; leave one of the two out")
     kept = {key: value for key, value in recipe.to_dict().items() if key not in ("methods", "seeds", "jobs")}
     if (out / "recipe.json").exists():
         refuse_changes(out, read_json(out / "recipe.json"), kept)  # methods, seeds and jobs may grow
@@ -118,15 +94,15 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
     images, _ = load_split(recipe, out, "val")
     load_split(recipe, out, "train")  # decoded once, here, before processes share it
     with _workers(recipe.jobs) as each:
-        each(_train_old, [(recipe, out, seed) for seed in dict.fromkeys(cell.seed for cell in cells)])
+        each(train_old, [(recipe, out, seed) for seed in dict.fromkeys(cell.seed for cell in cells)])
         maps = [cell for cell in cells if METHODS[cell.method].adapter]
         later = [cell for cell in cells if METHODS[cell.method].beside]
-        frozen = list(dict.fromkeys(_backfill(cell) for cell in maps + later))
+        frozen = list(dict.fromkeys(backfill(cell) for cell in maps + later))
         models = [cell for cell in cells if cell not in maps + later]
-        each(_train_new, [(recipe, out, cell) for cell in dict.fromkeys(frozen + models)])
-        each(_save_training_features, [(recipe, out, cell) for cell in frozen])
-        each(_train_new, [(recipe, out, cell) for cell in later])
-        each(_fit_adapter, [(recipe, out, cell) for cell in maps])
+        each(train_new, [(recipe, out, cell) for cell in dict.fromkeys(frozen + models)])
+        each(save_training_features, [(recipe, out, cell) for cell in frozen])
+        each(train_new, [(recipe, out, cell) for cell in later])
+        each(fit_cell_adapter, [(recipe, out, cell) for cell in maps])
     load, searcher = cache(Features.load), _remembering_search()  # the methods of a seed share two self tests
     rows = [_evaluate(recipe, out, cell, load, searcher) for cell in cells]
     results: dict[str, Any] = {"recipe": recipe.to_dict(), "versions": versions(), "classes": images.classes}
@@ -134,158 +110,6 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
     write_json(out / "results.json", results)
     write_html(results, out / "report.html", pictures=_pictures(results, recipe, out))
     return results
-
-
-def load_split(recipe: Recipe, out: Path, split: str) -> tuple[Images, Pixels | None]:
-    """The images of a split and their pixels, decoded into `out/pixels` by whoever comes first; None if they would not fit."""
-    images = open_split(recipe, split)
-    path = out / "pixels" / f"{split}.npy"
-    if not path.exists():
-        kept, pixels, skipped = load_pixels(images, recipe.training.resize, tolerance=recipe.training.tolerance)
-        if pixels is None:
-            return images, None
-        write_json(path.with_suffix(".json"), {"skipped": skipped, "ids": kept.ids})
-        write_atomically(path, lambda temporary: np.save(temporary, pixels))
-    record = read_json(path.with_suffix(".json"))
-    if record["skipped"]:
-        images = images.take(np.flatnonzero(np.isin(images.ids, np.array(record["ids"]))))
-    return images, np.load(path, mmap_mode="r")
-
-
-def _train_old(recipe: Recipe, out: Path, seed: int) -> None:
-    """The old model of a seed, on its share of the images; its features of the new training set, with the labels that the
-    new models are told, and of the validation set."""
-    folder = out / f"seed-{seed}"
-    if (folder / "old-val" / "manifest.json").exists():
-        return
-    images, pixels = load_split(recipe, out, "train")
-    old_rows, new_rows = training_rows(recipe, images.labels, seed)
-    known = images.take(old_rows).first_classes(recipe.old_classes)
-    config = replace(recipe.training, dimension=None)
-    learner = _train(config, folder / "old", recipe.old_backbone, known, _rows(pixels, old_rows), seed, None)
-    told = _features(learner, recipe, images.take(new_rows), _rows(pixels, new_rows), folder.name)
-    searched = _features(learner, recipe, *load_split(recipe, out, "val"), folder.name)
-    told_labels(stored(told, recipe), recipe, seed).save(folder / "old-train")
-    stored(searched, recipe).save(folder / "old-val")
-
-
-def _new_images(recipe: Recipe, out: Path, cell: Cell) -> tuple[Images, Pixels | None, Array]:
-    """What the new models of a cell are trained on: images with the labels that they are told, pixels, old features."""
-    images, pixels = load_split(recipe, out, "train")
-    rows = training_rows(recipe, images.labels, cell.seed)[1]
-    images, old = images.take(rows), Features.load(out / f"seed-{cell.seed}" / "old-train")
-    order = old.align(images.ids, "old features")
-    told = old.require_labels()[order]
-    classes = images.classes if recipe.clusters is None else tuple(map(str, range(told.max() + 1)))
-    told = noisy_labels(told, cell.label_noise, len(classes), cell.seed)
-    return replace(images, labels=told, classes=classes), _rows(pixels, rows), old.vectors[order]
-
-
-def _train_new(recipe: Recipe, out: Path, cell: Cell) -> None:
-    folder = cell.folder(out)
-    if (folder / "val" / "manifest.json").exists() or (folder / "failed.json").exists():
-        return
-    images, pixels, vectors = _new_images(recipe, out, cell)
-    method, config, independent = find_method(cell.method), recipe.training, None
-    if method.beside:
-        saved = Features.load(_backfill(cell).folder(out) / "train")
-        independent = saved.vectors[saved.align(images.ids)]
-        config = replace(config, dimension=fitting_dimension(vectors.shape[1], saved.dimension))
-    loss = method.loss(
-        OldKnowledge(
-            vectors,
-            images.labels,
-            len(images.classes),
-            lambda: load_learner(out / f"seed-{cell.seed}" / "old" / "model.safetensors").classifier,
-            {
-                "temperature": cell.temperature,
-                "damping": cell.damping,
-                "steps": recipe.steps,
-                "seed": cell.seed,
-                "scale": recipe.training.scale,
-                "epochs": recipe.training.epochs,
-            },
-            independent,
-        )
-    )
-    try:
-        learner = _train(config, folder, recipe.new_backbone, images, pixels, cell.seed, loss)
-    except TrainingError as error:  # a result, not a fault: the un-normalised mean may diverge
-        write_json(folder / "failed.json", {"error": str(error)})
-        return
-    _features(learner, recipe, *load_split(recipe, out, "val"), folder.name).save(folder / "val")
-
-
-def _backfill(cell: Cell) -> Cell:
-    """The independent model that a cell is measured by, and that an adapter maps from."""
-    return replace(cell, method="independent")
-
-
-def _queries(out: Path, cell: Cell) -> tuple[Path, Adapter | None]:
-    """Where the new features of the validation set are, and the map that they go through before they search."""
-    if METHODS[cell.method].adapter:
-        return _backfill(cell).folder(out) / "val", load_adapter(cell.folder(out) / ADAPTER)
-    return cell.folder(out) / "val", None
-
-
-def _save_training_features(recipe: Recipe, out: Path, cell: Cell) -> None:
-    """The features that a model gives the images it was trained on, for adapters."""
-    folder = cell.folder(out)
-    if (folder / "train" / "manifest.json").exists() or (folder / "failed.json").exists():
-        return
-    images, pixels, _ = _new_images(recipe, out, cell)
-    learner = load_learner(folder / "model.safetensors")
-    _features(learner, recipe, images, pixels, folder.name).save(folder / "train")
-
-
-def _fit_adapter(recipe: Recipe, out: Path, cell: Cell) -> None:
-    folder, frozen = cell.folder(out), _backfill(cell).folder(out)
-    if (folder / ADAPTER).exists() or (folder / "failed.json").exists():
-        return
-    if (frozen / "failed.json").exists():
-        write_json(folder / "failed.json", {"error": "the independent model failed"})
-        return
-    new, old = Features.load(frozen / "train"), Features.load(out / f"seed-{cell.seed}" / "old-train")
-    try:
-        if cell.method == AUTO:
-            adapter = choose_adapter(new, old, unseen_classes=recipe.test_classes is not None, seed=cell.seed).adapter
-        else:
-            adapter = fit_adapter(cell.method, new.vectors, old.vectors[old.align(new.ids)], new.labels, seed=cell.seed)
-    except TrainingError as error:
-        write_json(folder / "failed.json", {"error": str(error)})
-        return
-    save_adapter(adapter, folder / ADAPTER)
-
-
-def _train(
-    config: TrainConfig,
-    folder: Path,
-    backbone: str,
-    images: Images,
-    pixels: Pixels | None,
-    seed: int,
-    loss: torch.nn.Module | None,
-) -> Learner:
-    return train(
-        images,
-        replace(config, seed=seed),
-        folder,
-        backbone=backbone,
-        loss=loss,
-        pixels=pixels,
-        resume=(folder / "run.json").exists(),
-        title=str(folder.relative_to(folder.parent.parent)),
-    )
-
-
-def _rows(pixels: Pixels | None, rows: np.ndarray) -> Pixels | None:
-    return None if pixels is None else pixels[rows]
-
-
-def _features(learner: Learner, recipe: Recipe, images: Images, pixels: Pixels | None, space: str) -> Features:
-    dataset = TrainingSet(images, recipe.training.resize, pixels, recipe.training.tolerance)
-    vectors, rows = embed(learner.embedder, dataset, workers=recipe.training.workers)
-    return Features(vectors, images.labels[rows], images.ids[rows], space)
 
 
 @contextmanager
@@ -325,17 +149,17 @@ def _evaluate(
     identity |= {"temperature": cell.temperature, "damping": cell.damping, "label_noise": cell.label_noise}
     if (folder / "failed.json").exists():
         return {**identity, "error": read_json(folder / "failed.json")["error"], "compatible": "no"}
-    backfill = _backfill(cell).folder(out)
-    known = (backfill / "val" / "manifest.json").exists()
+    alone = backfill(cell).folder(out)
+    known = (alone / "val" / "manifest.json").exists()
     before = read_json(path) if path.exists() else {}
     if not before or (known and before["independent_self"] is None):  # independent was trained since
-        place, adapter = _queries(out, cell)
+        place, adapter = queries(out, cell)
         judge = partial(
             compatibility,
             old_query=(old := load(out / f"seed-{cell.seed}" / "old-val")),
             old_gallery=old,
             new_query=load(place),
-            independent=load(backfill / "val") if known else None,
+            independent=load(alone / "val") if known else None,
             searcher=searcher,
             adapter=adapter,
         )
@@ -343,12 +167,12 @@ def _evaluate(
         if recipe.metric != "cosine":
             result["cosine"] = figures(judge(metric="cosine").to_dict())
         write_json(path, result)
-    return {**identity, **read_json(path), "cost": _cost(folder, backfill)}
+    return {**identity, **read_json(path), "cost": _cost(folder, alone)}
 
 
-def _cost(folder: Path, backfill: Path) -> float | None:
+def _cost(folder: Path, alone: Path) -> float | None:
     """Time for an image in training, as a multiple of the independent model's; None for what is not trained on images."""
-    logs = [run / "log.jsonl" for run in (backfill, folder)]
+    logs = [run / "log.jsonl" for run in (alone, folder)]
     if not all(log.exists() for log in logs):
         return None
     rates = [np.median([json.loads(line)["images_per_second"] for line in log.read_text().splitlines()]) for log in logs]
@@ -362,7 +186,7 @@ def _pictures(results: dict[str, Any], recipe: Recipe, out: Path) -> list[Pictur
     best = max(rows, key=lambda row: (row["seed"] == rows[0]["seed"], row["cross"]["top1"]))
     cell = Cell(*(best[name] for name in ("seed", "method", "temperature", "damping", "label_noise")))
     old = Features.load(out / f"seed-{cell.seed}" / "old-val")
-    place, adapter = _queries(out, cell)
+    place, adapter = queries(out, cell)
     new = Features.load(place).vectors
     new = new if adapter is None else adapter(new)
     images = open_split(recipe, "val")
