@@ -21,6 +21,7 @@ from PIL import Image
 pytest.importorskip("ray.data")
 
 from compatlearn import cluster, mean_classifier, search, workers
+from compatlearn.adapters import fit_adapter, save_adapter
 from compatlearn.classifiers import build_classifier, load_classifier
 from compatlearn.data import open_images
 from compatlearn.encoders import load_encoder
@@ -236,6 +237,11 @@ def test_evaluation_on_a_cluster(
     there = call(capsys, *command, "--json", "--engine", "ray", "--address", address)
     assert there[:2] == here[:2]
     assert [vectors.shape for vectors in put] == [(150, 6)] * 3  # what had to be put in order; the rest is read from files
+    save_adapter(fit_adapter("ridge", new.astype(np.float32), Features.load(tmp_path / "old").vectors), tmp_path / "adapter")
+    command += ["--adapter", tmp_path / "adapter", "--json"]
+    mapped = call(capsys, *command)
+    assert mapped[:2] == call(capsys, *command, "--engine", "ray", "--address", address)[:2]
+    assert mapped[1] != here[1]
 
 
 # Ray itself

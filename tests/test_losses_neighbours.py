@@ -140,3 +140,11 @@ def test_refusals() -> None:
         NeighbourLoss(old.clone().fill_(math.nan), known)
     with pytest.raises(IncompatibleError, match="dimension=3"):
         NeighbourLoss(old, known)(torch.randn(2, 2), known[:2], torch.arange(2))
+
+
+def test_unit_spaces_have_a_temperature_of_their_own() -> None:
+    old = torch.nn.functional.normalize(torch.randn(20, 4), dim=1)
+    labels = torch.arange(20) % 3
+    assert NeighbourLoss(old, labels).temperature == pytest.approx(0.2)
+    assert NeighbourLoss(old, labels, unit=True).temperature == pytest.approx(0.1)
+    assert NeighbourLoss(old, labels, unit=True, temperature=0.3).temperature == pytest.approx(0.3)

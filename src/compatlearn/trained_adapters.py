@@ -12,7 +12,6 @@ from .classifiers import build_classifier
 from .errors import TrainingError
 from .linear_maps import Map, Pairs, procrustes, ridge
 from .losses import InfluenceLoss, NeighbourLoss, RankingLoss
-from .losses.neighbours import TEMPERATURE
 from .losses.ranking import INSTANCE
 
 UNIT_SCALE = 16.0  # of the cosine in the influence loss, where old features have unit length
@@ -149,7 +148,7 @@ def neighbour_head(
     instance: float = 0.0,
     epochs: int = 12,
     hidden: int = 1024,
-    temperature: float = TEMPERATURE,
+    temperature: float | None = None,
 ) -> MapNetwork:
     """The compatible head with the neighbour loss: a query should find its class, or itself, among the old features.
 
@@ -177,7 +176,7 @@ def ranking_head(
     instance: float = INSTANCE,
     epochs: int = 12,
     hidden: int = 1024,
-    temperature: float = TEMPERATURE,
+    temperature: float | None = None,
 ) -> MapNetwork:
     """The compatible head with the ranking loss: a query ranks the old gallery as the new model would rank its own.
 
@@ -185,7 +184,7 @@ def ranking_head(
         labels: not used.
         instance: weight of the instance loss.
     """
-    loss = RankingLoss(*pairs.take(slice(0, None)), instance=instance, temperature=temperature)
+    loss = RankingLoss(*pairs.take(slice(0, None)), instance=instance, temperature=temperature, unit=unit)
     network = _network(pairs, unit, seed, hidden=hidden).start_from(ridge(pairs, seed))
     return train_map(network, pairs, loss, epochs=epochs, seed=seed)
 

@@ -10,6 +10,7 @@ from ..errors import ConfigError
 from .batch import exact, old_dimensions
 
 TEMPERATURE = 0.2  # in mean squared lengths of an old feature
+UNIT_TEMPERATURE = 0.1  # where queries have unit length too: their distances differ less
 SAMPLE = 2048  # old features that a batch is compared with
 
 
@@ -91,6 +92,11 @@ def _compared(features: Float[Tensor, "b d_new"], d_old: int, unit: bool) -> Flo
     return F.normalize(compared, dim=1) if unit else compared
 
 
+def default_temperature(unit: bool) -> float:
+    """In mean squared lengths of an old feature."""
+    return UNIT_TEMPERATURE if unit else TEMPERATURE
+
+
 def draw(old: Float[Tensor, "n d_old"], sample: int) -> Int[Tensor, " m"]:
     """Rows of the cache that a batch is compared with: all, or a sample with replacement."""
     if sample >= len(old):
@@ -118,7 +124,7 @@ class NeighbourLoss(nn.Module):
         labels: (n,) their classes; None leaves the instance loss alone.
         instance: weight of the instance loss beside the other. It costs accuracy on the classes of the training set, and
             is what carries over to classes that are not among them.
-        temperature: τ in mean squared lengths of an old feature.
+        temperature: τ in mean squared lengths of an old feature; None is 0.2, of unit length 0.1.
         sample: old features a batch is compared with; n or more takes all of them. Four for each class at least are taken.
         unit: compare directions: new features are scaled to unit length. The old ones should have it.
 
@@ -135,11 +141,12 @@ class NeighbourLoss(nn.Module):
         labels: Int[Array, " n"] | None,
         *,
         instance: float = 0.0,
-        temperature: float = TEMPERATURE,
+        temperature: float | None = None,
         sample: int = SAMPLE,
         unit: bool = False,
     ) -> None:
         super().__init__()
+        temperature = default_temperature(unit) if temperature is None else temperature
         if temperature <= 0 or sample < 1 or instance < 0:
             raise ConfigError(
                 f"temperature must be above 0, sample at least 1, instance 0 or more; got {temperature}, {sample}, {instance}"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..arrays import Array, check_vectors
 from ..errors import ConfigError, IncompatibleError
 from .batch import old_dimensions
-from .neighbours import SAMPLE, TEMPERATURE, draw, instance_term, nearness
+from .neighbours import SAMPLE, default_temperature, draw, instance_term, nearness
 
 SHARPNESS = 0.1  # temperature of the new model's own ranking, in mean squared distances to the mean new feature
 INSTANCE = 0.3
@@ -58,6 +58,7 @@ class RankingLoss(nn.Module):
         new, old: (n, d_new) and (n, d_old) features of the same items by both frozen models.
         instance: weight of the instance loss: a query should find its own item as well.
         temperature, sample: as in `NeighbourLoss`.
+        unit: the mapped queries have unit length: another default of the temperature.
 
     Raises:
         IncompatibleError: another number of rows; ConfigError: a weight below 0.
@@ -72,10 +73,12 @@ class RankingLoss(nn.Module):
         old: Float[Array, "m d_old"],
         *,
         instance: float = INSTANCE,
-        temperature: float = TEMPERATURE,
+        temperature: float | None = None,
         sample: int = SAMPLE,
+        unit: bool = False,
     ) -> None:
         super().__init__()
+        temperature = default_temperature(unit) if temperature is None else temperature
         if len(new) != len(old):
             raise IncompatibleError(f"{len(new)} new and {len(old)} old features; pair them: one row an item in both")
         if instance < 0 or temperature <= 0 or sample < 1:
