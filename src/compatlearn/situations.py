@@ -1,5 +1,7 @@
 """Who sees what: the images of a comparison's two models, the classes they know, and labels for images that have none."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int64
 
@@ -17,10 +19,12 @@ def open_split(recipe: Recipe, split: str) -> Images:
     Both are all classes, unless the last `test_classes` are kept for the search alone.
 
     Raises:
-        ConfigError: no data is named, or fewer classes are there than the recipe divides.
+        ConfigError: no data is named, fewer classes are there than the recipe divides, or FAISS is missing for clusters.
     """
     if recipe.data is None:
         raise ConfigError("no data: the recipe names none, so pass --data (digits, a folder, Parquet files or a hub name)")
+    if recipe.clusters is not None:
+        _faiss()  # now, not after a model is trained
     images = open_images(recipe.data, split).first_classes(recipe.classes)
     known = len(images.classes) - (recipe.test_classes or 0)
     if known < 1:
@@ -82,10 +86,7 @@ def cluster_labels(vectors: Float[np.ndarray, "n d"], clusters: int, seed: int) 
     Raises:
         ConfigError: FAISS is not installed; DataError: fewer rows than clusters.
     """
-    try:
-        import faiss
-    except ImportError as error:
-        raise ConfigError("clusters need FAISS, which is not installed; pip install 'compatlearn[faiss]'") from error
+    faiss = _faiss()
     if len(vectors) < clusters:
         raise DataError(f"{len(vectors)} old features cannot make {clusters} clusters; ask for fewer")
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
@@ -93,3 +94,11 @@ def cluster_labels(vectors: Float[np.ndarray, "n d"], clusters: int, seed: int) 
     kmeans.train(rows)
     nearest = kmeans.index.search(rows, 1)[1][:, 0]
     return np.unique(nearest, return_inverse=True)[1].astype(np.int64)  # identical rows leave clusters empty
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ConfigError("clusters need FAISS, which is not installed; pip install 'compatlearn[faiss]'") from error
+    return faiss
