@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 from scipy.stats import t as student
 
+from compatlearn.config import Recipe
 from compatlearn.errors import DataError, IncompatibleError
 from compatlearn.report import PictureRow, choose_pictures, table, verdict_table, write_html
 from compatlearn.summary import Estimate, interval, lines, summarise
@@ -454,3 +455,15 @@ def test_a_browser_shows_the_page(page, tmp_path):
     assert len(dom.all("svg")) == 3
     assert "Can the new model search the old index?" in dom.text
     assert not [attributes for name, attributes in dom.tags if name == "parsererror"]
+
+
+def test_the_page_says_who_was_trained_on_what(tmp_path):
+    for keys, text in (
+        ({}, "30 % of each class for the old model, 70 % of each class for the new one"),
+        ({"new_fraction": 1.0, "old_classes": 5}, "30 % of the first 5 classes for the old model, 100 % of each class"),
+        ({"test_classes": 4, "unit_length": True}, "the last 4 classes searched for and not trained on; old features at unit"),
+        ({"clusters": 12}, "12 clusters of old features for labels"),
+    ):
+        results = {"recipe": Recipe(**keys).to_dict(), "rows": [row("l2", 0)]}
+        write_html(results, tmp_path / "page.html")
+        assert text in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -5,7 +5,6 @@ not (`cells` has the steps). Old model, its features and the decoded images are 
 """
 
 import itertools
-import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -167,16 +166,7 @@ def _evaluate(
         if recipe.metric != "cosine":
             result["cosine"] = figures(judge(metric="cosine").to_dict())
         write_json(path, result)
-    return {**identity, **read_json(path), "cost": _cost(folder, alone)}
-
-
-def _cost(folder: Path, alone: Path) -> float | None:
-    """Time for an image in training, as a multiple of the independent model's; None for what is not trained on images."""
-    logs = [run / "log.jsonl" for run in (alone, folder)]
-    if not all(log.exists() for log in logs):
-        return None
-    rates = [np.median([json.loads(line)["images_per_second"] for line in log.read_text().splitlines()]) for log in logs]
-    return float(rates[0] / rates[1])
+    return {**identity, **read_json(path)}
 
 
 def _pictures(results: dict[str, Any], recipe: Recipe, out: Path) -> list[PictureRow]:

@@ -124,7 +124,6 @@ def _columns(shown: list[Line], *, terminal: bool = False) -> list[Column]:
         ("cross −\nold self", lambda line: percent(line.estimate("gain"), signed=True)),
         ("update\ngain", lambda line: ratio(line.estimate("update_gain"), spread=not terminal)),
         ("negative\nflips", lambda line: percent(line.estimate("negative_flips"), spread=not terminal)),
-        *([] if terminal else [("time\nfor an image", lambda line: ratio(line.estimate("cost"), spread=False))]),
         ("compatible", lambda line: "\n".join(seeds(line))),
     ]
 
@@ -170,17 +169,32 @@ def _facts(results: dict[str, Any]) -> dict[str, str]:
     recipe = results.get("recipe", {})
     training = recipe.get("training", {})
     row: dict[str, Any] = next((row for row in results["rows"] if "error" not in row), {})
-    share, steps = recipe.get("old_fraction"), f"{training.get('epochs')} epochs of {training.get('batch_size')} images a step"
+    steps = f"{training.get('epochs')} epochs of {training.get('batch_size')} images a step"
     without = f"{row.get('queries')}, of which {row.get('queries_without_relevant', 0)} have no relevant row"
     facts = {
         "Data": recipe.get("data"),
         "Models": f"{recipe.get('old_backbone')} (old) → {recipe.get('new_backbone')} (new)" if recipe else None,
-        "Split": share and f"{100 * share:g} % of each class for the old model, {100 * (1 - share):g} % for the new one",
+        "Split": recipe and _split(recipe),
         "Training": training and steps,
         "Seeds": str(max((line.seeds for line in lines(results)), default=0)),
         "Queries": row.get("queries") and without,
     }
     return {key: str(value) for key, value in facts.items() if value}
+
+
+def _split(recipe: dict[str, Any]) -> str:
+    """Who was trained on what."""
+    old = recipe.get("old_fraction", 0.0)
+    new, known = recipe.get("new_fraction") or 1 - old, recipe.get("old_classes")
+    unseen, clusters = recipe.get("test_classes"), recipe.get("clusters")
+    whose = f"the first {known} classes" if known else "each class"
+    said = {
+        f"{100 * old:g} % of {whose} for the old model, {100 * new:g} % of each class for the new one": True,
+        f"the last {unseen} classes searched for and not trained on": unseen,
+        f"{clusters} clusters of old features for labels": clusters,
+        "old features at unit length": recipe.get("unit_length"),
+    }
+    return "; ".join(text for text, holds in said.items() if holds)
 
 
 def _flat(recipe: dict[str, Any], prefix: str = "") -> dict[str, str]:

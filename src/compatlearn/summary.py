@@ -12,7 +12,7 @@ LEVEL = 0.95
 KEYS = ("method", "temperature", "damping", "label_noise")  # what makes a line; the seed is what it averages over
 TESTS = ("old_self", "cross", "new_self", "independent_self")
 PARTS = ("top1", "top5", "map_r")
-SINGLE = ("gain", "update_gain", "negative_flips", "cost")
+SINGLE = ("gain", "update_gain", "negative_flips")
 VERDICTS = ("yes", "no", "undecided")
 
 
@@ -41,7 +41,7 @@ def interval(values: Iterable[float]) -> tuple[float | None, float | None]:
 
 def figures(result: dict[str, Any]) -> dict[str, Any]:
     """Only the figures of an evaluation that a line shows, and their intervals: what is kept of one by another metric."""
-    return {name: result[name] for name in (*TESTS, "gain", "update_gain", "negative_flips", "compatible", "intervals")}
+    return {name: result[name] for name in (*TESTS, *SINGLE, "compatible", "intervals")}
 
 
 def _entry(identity: dict[str, Any], group: list[dict[str, Any]]) -> dict[str, Any]:
