@@ -108,3 +108,21 @@ def test_an_embedding_without_room_for_both_is_refused_with_one_that_fits(d: int
 def test_features_of_other_rows_are_refused() -> None:
     with pytest.raises(IncompatibleError, match="4 old and 5 independent features"):
         BasisLoss(torch.randn(4, 3), torch.randn(5, 3), torch.randn(2, 3))
+
+
+def test_features_are_looked_up_by_row() -> None:
+    old, star, classifier = cached()
+    loss = BasisLoss(old, star, classifier)
+    batch, labels, rows = torch.randn(5, 11), torch.tensor([0, 1, 2, 3, 0]), torch.tensor([39, 1, 4, 15, 9])
+    expected = basis_loss(batch, labels, old[rows], star[rows], classifier, torch.eye(6), torch.eye(8))
+    torch.testing.assert_close(loss(batch, labels, rows), expected)
+    torch.testing.assert_close(loss(batch.double(), labels, rows).float(), expected)
+
+
+def test_in_cosine_mode_the_length_of_the_embedding_plays_no_part() -> None:
+    old, star, classifier = cached()
+    loss = BasisLoss(old, star, classifier, scale=16.0)
+    batch, labels, rows = torch.randn(5, 11), torch.tensor([0, 1, 2, 3, 0]), torch.arange(5)
+    torch.testing.assert_close(loss(3 * batch, labels, rows), loss(batch, labels, rows))
+    raw = BasisLoss(old, star, classifier)
+    assert not torch.isclose(raw(3 * batch, labels, rows), raw(batch, labels, rows))

@@ -191,7 +191,7 @@ def _basis(old: OldKnowledge) -> nn.Module:
     if old.independent is None:
         raise ConfigError("method 'bt2' needs an independently trained model's features of these images; pass --independent")
     classifier = build_classifier("normalized-mean", old.vectors, old.labels, classes=old.classes)
-    return BasisLoss(old.vectors, old.independent, classifier)
+    return BasisLoss(old.vectors, old.independent, classifier, **old.options_of("scale"))
 
 
 def _metric_learning(name: str) -> Method:

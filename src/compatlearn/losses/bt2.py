@@ -22,6 +22,8 @@ def basis_loss(
     classifier: Float[Tensor, "c d_old"],
     first: Float[Tensor, "d_old d_old"],
     second: Float[Tensor, "d_star d_star"],
+    *,
+    scale: float | None = None,
 ) -> Float[Tensor, ""]:
     """1 − cos(h, φ*) + 10 · CE(P e, y) + 5 · (1 − cos(e, o)), means over the batch.
 
@@ -31,8 +33,8 @@ def basis_loss(
 
     Args:
         features: (b, d) embeddings, d > d_star, d ≥ d_old ≥ k.
-        old, independent: o and φ* of the same images, from both frozen models.
-        first, second: R_o and R_p, orthogonal.
+        old, independent: o and φ* of the same images; first, second: R_o and R_p, orthogonal.
+        scale: None for raw inner products, a number for `scale · cos`, for unit-norm spaces.
 
     Raises:
         IncompatibleError: the embedding has another number of dimensions.
@@ -44,11 +46,11 @@ def basis_loss(
     extra = _extra(features.shape[1], d_old, d_star)
     compared = old_dimensions(features, d_old)
     with exact(compared):
-        turned = compared @ first  # rows: R_oᵀ e
-        h = torch.cat([turned[:, extra:], features[:, d_old:].to(turned.dtype)], dim=1) @ second
+        turned = compared @ first.to(compared.dtype)  # rows: R_oᵀ e
+        h = torch.cat([turned[:, extra:], features[:, d_old:].to(turned.dtype)], dim=1) @ second.to(turned.dtype)
         away = 1 - F.cosine_similarity(h, independent.to(h.dtype), dim=1).mean()
         apart = 1 - F.cosine_similarity(compared, old.to(h.dtype), dim=1).mean()
-        return away + 10 * influence_loss(compared, labels, classifier) + 5 * apart
+        return away + 10 * influence_loss(compared, labels, classifier, scale=scale) + 5 * apart
 
 
 def fitting_dimension(d_old: int, d_star: int) -> int:
@@ -82,7 +84,12 @@ class BasisLoss(nn.Module):
     classifier: Tensor
 
     def __init__(
-        self, old: Float[Array, "n d_old"], independent: Float[Array, "m d_star"], classifier: Float[Array, "c d_old"]
+        self,
+        old: Float[Array, "n d_old"],
+        independent: Float[Array, "m d_star"],
+        classifier: Float[Array, "c d_old"],
+        *,
+        scale: float | None = None,
     ) -> None:
         super().__init__()
         if len(old) != len(independent):
@@ -94,6 +101,7 @@ class BasisLoss(nn.Module):
         self._ddp_params_and_buffers_to_ignore = ["old", "independent"]  # the same on every process
         self.register_buffer("classifier", check_vectors(classifier, "classifier").clone())
         self.first, self.second = (_turn(rows.shape[1]) for rows in (self.old, self.independent))
+        self.scale = scale
 
     def check_dimension(self, dimension: int) -> None:
         """Raises IncompatibleError if embeddings of so many dimensions cannot be used."""
@@ -102,7 +110,7 @@ class BasisLoss(nn.Module):
     def forward(self, features: Float[Tensor, "b d"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]) -> Float[Tensor, ""]:
         with exact(features):
             turns: list[Tensor] = [turn.weight for turn in (self.first, self.second)]  # type: ignore[misc]
-        return basis_loss(features, labels, self.old[rows], self.independent[rows], self.classifier, *turns)
+        return basis_loss(features, labels, self.old[rows], self.independent[rows], self.classifier, *turns, scale=self.scale)
 
 
 def _turn(dimension: int) -> nn.Module:
