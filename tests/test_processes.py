@@ -26,7 +26,8 @@ def batch_and_loss(name: str) -> tuple[nn.Linear, torch.Tensor, torch.Tensor, to
     old, classifier = np.random.default_rng(0).normal(size=(2 * ROWS, D_OLD)).astype(np.float32), nn.Linear(D_OLD, CLASSES)
     labels = np.arange(2 * ROWS) % CLASSES
     options = {"temperature": 0.1, "damping": 0.9, "steps": None, "seed": 0, "scale": None, "epochs": 3}
-    loss = METHODS[name].loss(OldKnowledge(old, labels, CLASSES, lambda: classifier, options))
+    independent = np.random.default_rng(1).normal(size=(2 * ROWS, D_NEW - 4)).astype(np.float32)
+    loss = METHODS[name].loss(OldKnowledge(old, labels, CLASSES, lambda: classifier, options, independent))
     assert loss is not None
     rows = torch.randperm(2 * ROWS)[:ROWS]
     return nn.Linear(5, D_NEW), torch.randn(ROWS, 5), torch.from_numpy(labels)[rows], rows, loss
