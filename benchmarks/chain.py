@@ -13,20 +13,20 @@ from pathlib import Path
 import numpy as np
 from cyclopts import run
 
-from compatlearn.adapters import fit_adapter, load_adapter
+from compatlearn.adapters.adapter import fit_adapter, load_adapter
 from compatlearn.arrays import Array
-from compatlearn.cells import load_split
+from compatlearn.comparison.steps import load_split
 from compatlearn.config import Recipe, load_recipe
-from compatlearn.extract import embed
-from compatlearn.features import Features
+from compatlearn.data.images import Images, Pixels
+from compatlearn.encoders.extract import embed
+from compatlearn.features.features import Features
 from compatlearn.files import read_json, write_json
-from compatlearn.images import Images, Pixels
+from compatlearn.indexes.exact import search
 from compatlearn.losses import InfluenceLoss
-from compatlearn.pseudo import random_walk_classifier
-from compatlearn.runs import load_learner
-from compatlearn.search import search
-from compatlearn.summary import Estimate, interval
-from compatlearn.train import TrainingSet, train
+from compatlearn.pseudo.centres import random_walk_classifier
+from compatlearn.report.summary import Estimate, interval
+from compatlearn.training.runs import load_learner
+from compatlearn.training.train import TrainingSet, train
 
 WALK = "random-walk-temperature-0.05-damping-0.9"
 

@@ -22,7 +22,8 @@ from PIL import Image
 from ray.cluster_utils import Cluster
 from torchvision.models import resnet18
 
-from compatlearn import Features, cli, workers
+from compatlearn import Features, cli
+from compatlearn.cluster import workers
 
 DIMENSION = {"training": 512, "gallery": 128, "query": 128}
 
@@ -42,7 +43,7 @@ def embed(pictures: list[Image.Image]) -> torch.Tensor:
 
 def same(number: int) -> int:
     """A task without work, in a process that imports what the others do."""
-    import compatlearn.cluster  # noqa: F401
+    import compatlearn.cluster.jobs  # noqa: F401
 
     return number
 

@@ -21,12 +21,12 @@ import torch
 from cyclopts import Parameter, run
 from PIL import Image
 
-from compatlearn.backbones import Embedder, ModelSpec
-from compatlearn.data import open_images
-from compatlearn.encoders import Encoder, module_encoder
-from compatlearn.extract import encode_shards, extract, write_shard
-from compatlearn.feature_writer import FeatureWriter
-from compatlearn.images import Images
+from compatlearn.data.images import Images
+from compatlearn.data.sources import open_images
+from compatlearn.encoders.encoder import Encoder, module_encoder
+from compatlearn.encoders.extract import encode_shards, extract, write_shard
+from compatlearn.encoders.networks import Embedder, ModelSpec
+from compatlearn.features.writer import FeatureWriter
 
 
 def pictures(folder: Path, count: int, size: tuple[int, int], kind: str) -> Images:

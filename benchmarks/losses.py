@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from cyclopts import run
 
-from compatlearn.backbones import Embedder, Learner, ModelSpec
+from compatlearn.encoders.networks import Embedder, Learner, ModelSpec
 from compatlearn.losses import BasisLoss, RefreshedLoss
-from compatlearn.losses.bt2 import fitting_dimension
-from compatlearn.methods import METHODS, OldKnowledge, find_methods
+from compatlearn.losses.literature.bt2 import fitting_dimension
+from compatlearn.training.methods import METHODS, OldKnowledge, find_methods
 
 CLASSES, D_OLD, D_NEW, SIZE = 100, 64, 128, 32
 

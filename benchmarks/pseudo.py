@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from cyclopts import run
 
-from compatlearn import random_walk_classifier, random_walk_weights, walk
+from compatlearn import random_walk_classifier, random_walk_weights
+from compatlearn.pseudo import walk
 
 
 def features(

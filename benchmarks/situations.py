@@ -14,10 +14,10 @@ from typing import Any
 from cyclopts import run
 from torch import nn
 
-from compatlearn.compare import compare
+from compatlearn.comparison.compare import compare
 from compatlearn.config import load_recipe
 from compatlearn.files import write_json
-from compatlearn.summary import Line, lines
+from compatlearn.report.summary import Line, lines
 
 SITUATIONS: dict[str, dict[str, Any]] = {
     "disjoint-data": {},

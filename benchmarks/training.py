@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from cyclopts import run
 
 from compatlearn import InfluenceLoss
-from compatlearn.backbones import Embedder, Learner, ModelSpec
 from compatlearn.config import TrainConfig
-from compatlearn.images import Images
-from compatlearn.train import augment, train
+from compatlearn.data.images import Images
+from compatlearn.encoders.networks import Embedder, Learner, ModelSpec
+from compatlearn.training.train import augment, train
 
 CLASSES, D_OLD = 100, 64
 

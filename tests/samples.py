@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from compatlearn.cli import run
+from compatlearn.cli.app import run
 
 CAT, DOG, EEL = "cat", "dog", "eel"
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from compatlearn.adapter_choice import CANDIDATES, UNLABELLED, choose_adapter, fit_features
+from compatlearn.adapters.choice import CANDIDATES, UNLABELLED, choose_adapter, fit_features
 from compatlearn.errors import DataError
-from compatlearn.features import Features
-from compatlearn.search import search
+from compatlearn.features.features import Features
+from compatlearn.indexes.exact import search
 
 
 def system(classes: int = 10, rows: int = 600, noise: float = 1.0, seed: int = 0) -> tuple[Features, Features]:

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import orthogonal_procrustes
 
-from compatlearn.adapters import ADAPTERS, fit_adapter, load_adapter, save_adapter, slerp
-from compatlearn.compatibility import compatibility
+from compatlearn.adapters.adapter import ADAPTERS, fit_adapter, load_adapter, save_adapter, slerp
+from compatlearn.adapters.heads import orthogonal_penalty
+from compatlearn.adapters.linear import Pairs, ridge
 from compatlearn.errors import ConfigError, DataError, FormatError, IncompatibleError
-from compatlearn.features import Features
-from compatlearn.linear_maps import Pairs, ridge
-from compatlearn.trained_adapters import orthogonal_penalty
+from compatlearn.evaluation.compatibility import compatibility
+from compatlearn.features.features import Features
 from samples import call, complaint
 
 LABELLED = [name for name, method in ADAPTERS.items() if method.needs_labels]

@@ -12,10 +12,10 @@ import torch
 from safetensors import safe_open
 
 import compatlearn
-from compatlearn.cli import app, run
+from compatlearn.cli.app import app, run
 from compatlearn.config import Recipe, load_recipe
-from compatlearn.features import Features
-from compatlearn.pseudo import mean_classifier, random_walk_classifier, trained_classifier
+from compatlearn.features.features import Features
+from compatlearn.pseudo.centres import mean_classifier, random_walk_classifier, trained_classifier
 from samples import CAT, DOG, call, clusters, image_folder, picture
 
 WEIGHTS = "embedder.backbone.0.weight"
@@ -209,7 +209,7 @@ def test_evaluate_passes_every_option_on(
         given.update(arguments)
         raise compatlearn.ConfigError("seen")
 
-    monkeypatch.setattr(sys.modules["compatlearn.compatibility"], "compatibility", spy)
+    monkeypatch.setattr(sys.modules["compatlearn.evaluation.compatibility"], "compatibility", spy)
     options = [text for name, path in paths.items() for text in (f"--{name.replace('_', '-')}", path)]
     assert call(capsys, "evaluate", *options, "--metric", "cosine")[0] == 1
     assert (given.pop("metric"), given.pop("adapter")) == ("cosine", None)
@@ -223,8 +223,8 @@ def test_demo_is_a_comparison_of_the_digits(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls = []
-    monkeypatch.setattr("compatlearn.compare.compare", lambda recipe, out: calls.append((recipe, out)) or {"rows": []})
-    monkeypatch.setattr("compatlearn.report.table", lambda results: "the table")
+    monkeypatch.setattr("compatlearn.comparison.compare.compare", lambda *given: calls.append(given) or {"rows": []})
+    monkeypatch.setattr("compatlearn.report.page.table", lambda results: "the table")
     code, out, err = call(capsys, "demo", "--out", tmp_path / "demo")
     assert (code, out) == (0, "the table\n")
     assert err == f"{tmp_path / 'demo' / 'results.json'}  {tmp_path / 'demo' / 'report.html'}\n"
@@ -237,7 +237,7 @@ def test_demo_is_a_comparison_of_the_digits(
 
 def test_sweep_takes_lists(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls = []
-    monkeypatch.setattr("compatlearn.compare.sweep", lambda recipe, out, **axes: calls.append((recipe, axes)) or {})
+    monkeypatch.setattr("compatlearn.comparison.compare.sweep", lambda recipe, out, **axes: calls.append((recipe, axes)) or {})
     options = "--temperatures 1 0.1 0.05 --dampings 0.1 0.9 --label-noises 0 0.2 --methods random-walk mean --epochs 2"
     assert call(capsys, "sweep", "--out", tmp_path, *options.split(), "--json") == (0, "{}\n", "")
     recipe, axes = calls[0]
@@ -288,7 +288,7 @@ def test_whatever_else_stops_it(
     def stop(*arguments: object) -> None:
         raise raised
 
-    monkeypatch.setattr("compatlearn.cli.load_recipe", stop)
+    monkeypatch.setattr("compatlearn.cli.app.load_recipe", stop)
     assert call(capsys, "recipe") == (code, "", f"compatlearn: {message}\n")
 
 
@@ -296,6 +296,6 @@ def test_a_fault_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> No
     def fault(*arguments: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("compatlearn.cli.load_recipe", fault)
+    monkeypatch.setattr("compatlearn.cli.app.load_recipe", fault)
     with pytest.raises(ZeroDivisionError):
         run(["recipe"])

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from compatlearn.features import Features
+from compatlearn.features.features import Features
 from samples import CAT, DOG, call, clusters, complaint, image_folder, write_images
 
 TINY = ["--epochs", "1", "--batch-size", "8", "--resize", "8", "--image-size", "8"]

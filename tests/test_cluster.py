@@ -20,14 +20,16 @@ from PIL import Image
 
 pytest.importorskip("ray.data")
 
-from compatlearn import cluster, mean_classifier, search, workers
-from compatlearn.adapters import fit_adapter, save_adapter
-from compatlearn.classifiers import build_classifier, load_classifier
-from compatlearn.data import open_images
-from compatlearn.encoders import load_encoder
+from compatlearn import mean_classifier, search
+from compatlearn.adapters.adapter import fit_adapter, save_adapter
+from compatlearn.cluster import jobs as cluster
+from compatlearn.cluster import workers
+from compatlearn.data.sources import open_images
+from compatlearn.encoders.encoder import load_encoder
 from compatlearn.errors import ConfigError, DataError
-from compatlearn.feature_writer import FeatureWriter
-from compatlearn.features import Features
+from compatlearn.features.features import Features
+from compatlearn.features.writer import FeatureWriter
+from compatlearn.pseudo.table import build_classifier, load_classifier
 from samples import CAT, DOG, call, clusters, complaint, image_folder, mean_colour
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # of Ray's own parts among themselves
@@ -267,7 +269,7 @@ def test_what_is_needed_for_ray(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     message = complaint(capsys, 1, *command, "--address", "127.0.0.1:9")
     assert re.fullmatch(r"no Ray cluster at 127.0.0.1:9 \(.*refused\); start one with `ray start --head`", message)
     monkeypatch.setitem(sys.modules, "ray", None)
-    for name in ("compatlearn.workers", "compatlearn.cluster"):
+    for name in ("compatlearn.cluster.workers", "compatlearn.cluster.jobs"):
         monkeypatch.delitem(sys.modules, name)
         monkeypatch.delattr(name)
     message = complaint(capsys, 1, *command)

@@ -16,13 +16,13 @@ import torch
 from rich.console import Console
 
 from compatlearn import ConfigError, Features, compatibility, load_adapter, search
-from compatlearn.cells import Cell, load_split
-from compatlearn.compare import compare, sweep
+from compatlearn.comparison.compare import compare, sweep
+from compatlearn.comparison.steps import Cell, load_split
 from compatlearn.config import Recipe, bundled_recipe, load_recipe
-from compatlearn.data import noisy_labels, split_rows
-from compatlearn.report import table
-from compatlearn.runs import load_learner
-from compatlearn.summary import lines, summarise
+from compatlearn.data.images import noisy_labels, split_rows
+from compatlearn.report.page import table
+from compatlearn.report.summary import lines, summarise
+from compatlearn.training.runs import load_learner
 
 METHODS = "independent,l2,random-walk"
 
@@ -199,7 +199,7 @@ def test_cells_of_a_sweep_have_folders_of_their_own(tmp_path: Path) -> None:
 
 def test_the_same_arrays_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The methods of a seed share the old and the independent self test."""
-    module = importlib.import_module("compatlearn.compare")
+    module = importlib.import_module("compatlearn.comparison.compare")
     asked: list[int] = []
     monkeypatch.setattr(module, "search", lambda *given, **named: asked.append(given[2]) or search(*given, **named))
     random = np.random.default_rng(0)

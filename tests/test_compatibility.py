@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from compatlearn.compatibility import compatibility
 from compatlearn.errors import ConfigError, DataError, IncompatibleError
+from compatlearn.evaluation.compatibility import compatibility
 
-module = importlib.import_module("compatlearn.compatibility")  # the package gives the function that name
+module = importlib.import_module("compatlearn.evaluation.compatibility")
 CLASSES = 10
 
 

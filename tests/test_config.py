@@ -124,7 +124,7 @@ def test_every_key_is_an_option_of_compare_and_of_sweep(
         seen.append(recipe)
         raise ConfigError("seen")
 
-    monkeypatch.setattr("compatlearn.compare.run_cells", stop)
+    monkeypatch.setattr("compatlearn.comparison.compare.run_cells", stop)
     text, expected = OTHER[key]
     option = f"--{key.replace('_', '-')}"
     for command in ("compare", "sweep"):
@@ -143,8 +143,8 @@ def test_every_key_of_training_is_an_option_of_train(
         raise ConfigError("seen")
 
     seen: list[TrainConfig] = []
-    monkeypatch.setattr("compatlearn.data.load_pixels", lambda images, size, tolerance: (images, None, []))
-    monkeypatch.setattr("compatlearn.methods.load_loss", stop)
+    monkeypatch.setattr("compatlearn.data.images.load_pixels", lambda images, size, tolerance: (images, None, []))
+    monkeypatch.setattr("compatlearn.training.methods.load_loss", stop)
     text, expected = OTHER[key]
     option = ["--no-flip"] if key == "flip" else [f"--{key.replace('_', '-')}", text]
     arguments = ("train", "--data", "digits", "--backbone", "small_resnet4", "--out", tmp_path / "out")

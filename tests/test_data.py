@@ -16,10 +16,10 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from compatlearn import hub
-from compatlearn.data import decode, load_pixels, noisy_labels, open_images, split_rows, to_square
+from compatlearn.data import hub
+from compatlearn.data.images import Images, decode, load_pixels, noisy_labels, split_rows, to_square
+from compatlearn.data.sources import open_images
 from compatlearn.errors import ConfigError, DataError, FormatError
-from compatlearn.images import Images
 from samples import CAT, DOG, EEL, encoded, image_folder, image_table, picture, write_images
 
 

@@ -20,16 +20,17 @@ from PIL import Image
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
 
-from compatlearn.backbones import Embedder, Learner, ModelSpec, build_backbone
 from compatlearn.config import TrainConfig
-from compatlearn.data import Images, open_images
-from compatlearn.encoders import Encoder, load_encoder, module_encoder
+from compatlearn.data.images import Images
+from compatlearn.data.sources import open_images
+from compatlearn.encoders.encoder import Encoder, load_encoder, module_encoder
+from compatlearn.encoders.extract import AHEAD, embed, encode_shards, extract
+from compatlearn.encoders.networks import Embedder, Learner, ModelSpec, build_backbone
 from compatlearn.errors import ConfigError, DataError, FormatError
-from compatlearn.extract import AHEAD, embed, encode_shards, extract
-from compatlearn.feature_writer import FeatureWriter
-from compatlearn.features import Features
-from compatlearn.runs import save_learner
-from compatlearn.train import TrainingSet, train
+from compatlearn.features.features import Features
+from compatlearn.features.writer import FeatureWriter
+from compatlearn.training.runs import save_learner
+from compatlearn.training.train import TrainingSet, train
 from samples import CAT, DOG, call, image_folder, mean_colour, picture
 from test_files import largest_file
 
@@ -104,7 +105,7 @@ def test_other_weights_are_another_space(network: torch.nn.Module, weights: Path
 def test_preprocessing_is_the_one_on_record(
     tmp_path: Path, name: str, size: int, resize: int, mean: float, interpolation: str, squash: bool
 ) -> None:
-    from compatlearn.encoders import _preprocessing
+    from compatlearn.encoders.encoder import _preprocessing
 
     record = {"tv_resnet34": "resnet34.tv_in1k"}.get(name, name)
     spec = _preprocessing(record, build_backbone(record))
@@ -113,7 +114,7 @@ def test_preprocessing_is_the_one_on_record(
 
 
 def test_preprocessing_that_squashes_and_that_is_not_known() -> None:
-    from compatlearn.encoders import _preprocessing
+    from compatlearn.encoders.encoder import _preprocessing
 
     network = torch.nn.Identity()
     record = {"input_size": (3, 224, 224), "crop_pct": 0.9, "crop_mode": "squash", "mean": (0.5,) * 3, "std": (0.2,) * 3}
@@ -255,7 +256,7 @@ def test_models_that_cannot_be(tmp_path: Path, weights: Path, network: torch.nn.
 
 
 def test_weights_are_not_asked_of_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compatlearn.hub.reachable", lambda address: False)
+    monkeypatch.setattr("compatlearn.data.hub.reachable", lambda address: False)
     started = time.monotonic()
     with pytest.raises(
         DataError,
@@ -586,6 +587,6 @@ def test_pixels_are_scaled_and_normalised_inside_the_model() -> None:
 def test_a_saved_model_remembers_its_preprocessing(tmp_path: Path) -> None:
     spec = ModelSpec("small_resnet4", 8, 10, dimension=3, mean=(0.1, 0.2, 0.3), interpolation="bilinear", squash=True)
     save_learner(Learner(Embedder(spec), 2), tmp_path / "model.safetensors")
-    from compatlearn.runs import load_learner
+    from compatlearn.training.runs import load_learner
 
     assert load_learner(tmp_path / "model.safetensors").embedder.spec == spec

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from compatlearn.errors import DataError, FormatError
-from compatlearn.features import Features
+from compatlearn.features.features import Features
 
 VECTORS = np.random.default_rng(0).normal(size=(10, 4)).astype("float32")
 LABELS = np.arange(10) % 3

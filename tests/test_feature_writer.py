@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from compatlearn.errors import ConfigError, DataError, FormatError
-from compatlearn.feature_writer import FeatureWriter
-from compatlearn.features import Features
+from compatlearn.features.features import Features
+from compatlearn.features.writer import FeatureWriter
 from test_files import largest_file
 
 ROWS, SHARD_ROWS = 23, 5

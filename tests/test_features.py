@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from compatlearn import arrays
 from compatlearn.arrays import check_rows, check_vectors
 from compatlearn.errors import DataError, FormatError, IncompatibleError
-from compatlearn.feature_folder import map_npy, strings
-from compatlearn.features import Features
+from compatlearn.features.features import Features
+from compatlearn.features.folder import map_npy, strings
 from test_files import largest_file
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from compatlearn.cli import run
-from compatlearn.features import Features
+from compatlearn.cli.app import run
+from compatlearn.features.features import Features
 from samples import CAT, DOG, image_folder
 
 UNREADABLE = ("cat/5.png", "dog/11.png")
@@ -33,7 +33,7 @@ def command(data: Path, out: Path) -> None:
 def start() -> Callable[[Path, Path], multiprocessing.process.BaseProcess]:
     """Starts the command in a process of its own: a copy of one that has imported everything and done nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "compatlearn.extract", "compatlearn.data", "test_killed"])
+    context.set_forkserver_preload(["pytest", "compatlearn.encoders.extract", "compatlearn.data.sources", "test_killed"])
 
     def begin(data: Path, out: Path) -> multiprocessing.process.BaseProcess:
         process = context.Process(target=command, args=(data, out))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compatlearn.errors import IncompatibleError
 from compatlearn.losses import BasisLoss, basis_loss
-from compatlearn.losses.bt2 import fitting_dimension
+from compatlearn.losses.literature.bt2 import fitting_dimension
 
 
 def rotation(d: int, generator: torch.Generator) -> Tensor:

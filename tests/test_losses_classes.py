@@ -11,9 +11,9 @@ from torch import nn
 
 from compatlearn import ConfigError, DataError, influence_loss, random_walk_classifier
 from compatlearn.losses import AdversarialLoss, LceLoss, MixLoss, RefreshedLoss, lce_loss, margin_loss, refreshed_classifier
-from compatlearn.losses.advbct import boundary_loss, reverse_gradient
-from compatlearn.losses.boundaries import credible_rows, least_cosines, radii
-from compatlearn.losses.mixbct import mixture
+from compatlearn.losses.literature.advbct import boundary_loss, reverse_gradient
+from compatlearn.losses.literature.boundaries import credible_rows, least_cosines, radii
+from compatlearn.losses.literature.mixbct import mixture
 
 ROWS, CLASSES = 40, 3
 LABELS = np.arange(ROWS) % CLASSES

@@ -17,7 +17,7 @@ from compatlearn.losses import (
     asymmetric_triplet_loss,
     consensus_loss,
 )
-from compatlearn.losses.nccl import class_entropy, sure_rows
+from compatlearn.losses.literature.nccl import class_entropy, sure_rows
 
 PARTS = [asymmetric_contrastive_loss, asymmetric_triplet_loss]
 
@@ -79,7 +79,7 @@ def test_asymmetric_losses_where_pairs_are_missing(loss, labels: list[int]) -> N
 
 def test_losses_of_pytorch_metric_learning_take_old_features_as_references() -> None:
     library = pytest.importorskip("pytorch_metric_learning.losses")
-    from compatlearn.methods import METHODS, OldKnowledge, find_methods
+    from compatlearn.training.methods import METHODS, OldKnowledge, find_methods
 
     old, labels, rows = numbers(20, 4, seed=1).float(), np.arange(20) % 3, torch.tensor([0, 3, 4, 8, 12])
     features = numbers(5, 6).float().requires_grad_()

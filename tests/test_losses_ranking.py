@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compatlearn import search
-from compatlearn.adapters import fit_adapter
+from compatlearn.adapters.adapter import fit_adapter
 from compatlearn.errors import ConfigError, IncompatibleError
 from compatlearn.losses import RankingLoss, instance_loss, ranking_loss
 

@@ -15,9 +15,9 @@ from compatlearn import (
     random_walk_classifier,
     trained_classifier,
 )
-from compatlearn.classifiers import build_classifier
 from compatlearn.losses import BasisLoss
-from compatlearn.methods import METHODS, OldKnowledge, find_method, find_methods
+from compatlearn.pseudo.table import build_classifier
+from compatlearn.training.methods import METHODS, OldKnowledge, find_method, find_methods
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compatlearn import metrics
 from compatlearn.errors import ConfigError, DataError, IncompatibleError
-from compatlearn.metrics import Figure, bootstrap, map_at_r, negative_flips, relevance, top_k
+from compatlearn.evaluation import metrics
+from compatlearn.evaluation.metrics import Figure, bootstrap, map_at_r, negative_flips, relevance, top_k
 
 
 def mean(means):

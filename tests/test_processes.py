@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from compatlearn.losses import gather
-from compatlearn.methods import METHODS, OldKnowledge
+from compatlearn.training.methods import METHODS, OldKnowledge
 
 LOSSES = [name for name, method in METHODS.items() if name != "independent" and not method.adapter]
 ROWS, D_OLD, D_NEW, CLASSES = 24, 6, 9, 4

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from compatlearn import ConfigError, mean_classifier
-from compatlearn.classifiers import build_classifier
-from compatlearn.prototypes import perturb, perturbed_classifier
+from compatlearn.pseudo.prototypes import perturb, perturbed_classifier
+from compatlearn.pseudo.table import build_classifier
 
 
 def unit(row: np.ndarray) -> np.ndarray:

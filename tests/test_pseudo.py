@@ -11,17 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compatlearn import (
-    ConfigError,
-    DataError,
-    mean_classifier,
-    pseudo,
-    random_walk_classifier,
-    random_walk_weights,
-    trained_classifier,
-    walk,
-)
+from compatlearn import ConfigError, DataError, mean_classifier, random_walk_classifier, random_walk_weights, trained_classifier
 from compatlearn.arrays import check_labels
+from compatlearn.pseudo import centres as pseudo
+from compatlearn.pseudo import walk
 
 
 def one_class(m: int, d: int, seed: int, spread: float = 1.0) -> np.ndarray:

@@ -15,9 +15,10 @@ from scipy.stats import t as student
 
 from compatlearn.config import Recipe
 from compatlearn.errors import DataError, IncompatibleError
-from compatlearn.report import PictureRow, choose_pictures, table, verdict_table, write_html
-from compatlearn.summary import Estimate, interval, lines, summarise
-from compatlearn.verdict import verdict
+from compatlearn.report.page import table, verdict_table, write_html
+from compatlearn.report.pictures import PictureRow, choose_pictures
+from compatlearn.report.sentences import verdict
+from compatlearn.report.summary import Estimate, interval, lines, summarise
 
 METHODS = ("independent", "l2", "trained", "mean", "normalized-mean", "random-walk", "bct")
 CROSS = dict(zip(METHODS, (0.011, 0.402, 0.498, 0.471, 0.508, 0.519, 0.526), strict=True))
@@ -263,8 +264,8 @@ def test_table_of_a_sweep_has_the_columns_that_vary(sweep):
 
 
 def test_verdict_table_has_every_interval():
-    from compatlearn.compatibility import compatibility
-    from compatlearn.features import Features
+    from compatlearn.evaluation.compatibility import compatibility
+    from compatlearn.features.features import Features
 
     random = np.random.default_rng(0)
     labels = np.arange(60) % 3

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compatlearn.errors import ConfigError, DataError, IncompatibleError
-from compatlearn.search import search
+from compatlearn.indexes.exact import search
 
-module = importlib.import_module("compatlearn.search")  # the package gives the function that name
-rows_module = importlib.import_module("compatlearn.rows")
-candidates = importlib.import_module("compatlearn.candidates")
+module = importlib.import_module("compatlearn.indexes.exact")
+rows_module = importlib.import_module("compatlearn.indexes.rows")
+candidates = importlib.import_module("compatlearn.indexes.bounds")
 unchecked = inspect.unwrap(search)  # without the shape checks of the tests, so that our own errors show
 
 

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compatlearn import ConfigError, DataError, Features, InfluenceLoss, load_adapter
-from compatlearn.adapter_choice import choose_adapter
-from compatlearn.cells import load_split
-from compatlearn.compare import compare
+from compatlearn.adapters.choice import choose_adapter
+from compatlearn.comparison.compare import compare
+from compatlearn.comparison.situations import cluster_labels, open_split, stored, told_labels, training_rows
+from compatlearn.comparison.steps import load_split
 from compatlearn.config import Recipe, bundled_recipe, load_recipe
-from compatlearn.methods import OldKnowledge, find_method
-from compatlearn.runs import load_learner
-from compatlearn.situations import cluster_labels, open_split, stored, told_labels, training_rows
+from compatlearn.training.methods import OldKnowledge, find_method
+from compatlearn.training.runs import load_learner
 
 
 def digits(**keys: object) -> Recipe:

@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 
 from compatlearn import ConfigError, DataError, FormatError, IncompatibleError, InfluenceLoss, TrainingError
 from compatlearn.config import TrainConfig
-from compatlearn.data import Images, decode, open_images
-from compatlearn.extract import embed
-from compatlearn.runs import load_learner
-from compatlearn.train import TrainingSet, augment, train
+from compatlearn.data.images import Images, decode
+from compatlearn.data.sources import open_images
+from compatlearn.encoders.extract import embed
+from compatlearn.training.runs import load_learner
+from compatlearn.training.train import TrainingSet, augment, train
 
 CONFIG = TrainConfig(
     epochs=3,

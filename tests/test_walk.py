@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compatlearn import ConfigError, random_walk_weights, walk
-from compatlearn.walk import landmark_weights, walk_weights
+from compatlearn import ConfigError, random_walk_weights
+from compatlearn.pseudo import walk
+from compatlearn.pseudo.walk import landmark_weights, walk_weights
 from test_pseudo import dense_weights, one_class
 
 

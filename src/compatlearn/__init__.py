@@ -4,13 +4,13 @@ A new model is trained so that its queries search the old model's vectors direct
 features (Non-Inherent Feature Compatible Learning).
 """
 
-from .adapters import Adapter, fit_adapter, load_adapter, save_adapter, slerp
-from .compatibility import Compatibility, compatibility
+from .adapters.adapter import Adapter, fit_adapter, load_adapter, save_adapter, slerp
 from .errors import CompatlearnError, ConfigError, DataError, FormatError, IncompatibleError, TrainingError
-from .features import Features
+from .evaluation.compatibility import Compatibility, compatibility
+from .features.features import Features
+from .indexes.exact import Hits, search
 from .losses import InfluenceLoss, NeighbourLoss, RegressionLoss, influence_loss, regression_loss
-from .pseudo import mean_classifier, random_walk_classifier, random_walk_weights, trained_classifier
-from .search import Hits, search
+from .pseudo.centres import mean_classifier, random_walk_classifier, random_walk_weights, trained_classifier
 
 __version__ = "0.1.0"
 

@@ -1,5 +1,5 @@
 """`python -m compatlearn`, and so `accelerate launch -m compatlearn train ...`."""
 
-from .cli import main
+from .cli.app import main
 
 main()

@@ -4,21 +4,21 @@ Every module is called as `loss(features, labels, rows)`: (b, d_new) features, (
 The class term CE(W f, y) is the training loop's own and not part of these.
 """
 
-from .advbct import AdversarialLoss
 from .batch import gather, old_dimensions
-from .bt2 import BasisLoss, basis_loss
-from .contrastive import AsymmetricLoss, asymmetric_contrastive_loss, asymmetric_triplet_loss
-from .distillation import DistillationLoss, distillation_loss
 from .influence import InfluenceLoss, influence_loss
-from .lce import LceLoss, lce_loss
-from .metric_learning import metric_learning_loss
-from .mixbct import MixLoss, margin_loss
-from .nccl import ConsensusLoss, consensus_loss
+from .literature.advbct import AdversarialLoss
+from .literature.bt2 import BasisLoss, basis_loss
+from .literature.contrastive import AsymmetricLoss, asymmetric_contrastive_loss, asymmetric_triplet_loss
+from .literature.distillation import DistillationLoss, distillation_loss
+from .literature.lce import LceLoss, lce_loss
+from .literature.metric_learning import metric_learning_loss
+from .literature.mixbct import MixLoss, margin_loss
+from .literature.nccl import ConsensusLoss, consensus_loss
+from .literature.ract import RactLoss, ract_loss
+from .literature.unibct import RefreshedLoss, refreshed_classifier
 from .neighbours import NeighbourLoss, instance_loss, neighbour_loss
-from .ract import RactLoss, ract_loss
 from .ranking import RankingLoss, ranking_loss
 from .regression import CentreLoss, RegressionLoss, cosine_regression_loss, regression_loss, weakened_regression_loss
-from .unibct import RefreshedLoss, refreshed_classifier
 
 __all__ = [
     "AdversarialLoss",

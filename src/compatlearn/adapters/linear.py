@@ -1,0 +1,206 @@
+"""Pairs of new and old features, and the maps between them that have a closed form: Procrustes, ridge, low-rank.
+
+Rows are read in blocks and only their second moments are kept, in float64, so that a memory map of any length is fitted
+in bounded memory. A map is (weight, bias): new (d_new,) → weight (d_old, d_new) · new + bias (d_old,).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..arrays import Array, take_rows
+
+BLOCK = 8192
+HELD_OUT = 0.1  # share of the rows that choose strength and rank
+FEWEST = 20  # pairs; of fewer, none is held out
+STRENGTHS = torch.logspace(-8, 2, 21, dtype=torch.float64)  # of ridge, in units of the mean variance of a new dimension
+Map: TypeAlias = tuple[Float[Tensor, "d_old d_new"], Float[Tensor, " d_old"]]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """New and old features of the same items: row new_rows[i] of `new` belongs to row old_rows[i] of `old`."""
+
+    new: Array
+    old: Array
+    new_rows: Int[Tensor, " n"]
+    old_rows: Int[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.new_rows)
+
+    def take(self, places: Int[Tensor, " m"] | slice) -> tuple[Float[Tensor, "m d_new"], Float[Tensor, "m d_old"]]:
+        """Pairs by number, as they are stored."""
+        return take_rows(self.new, self.new_rows[places]), take_rows(self.old, self.old_rows[places])
+
+    def blocks(self) -> Iterator[tuple[Float[Tensor, "m d_new"], Float[Tensor, "m d_old"]]]:
+        """All pairs, some at a time, in float64."""
+        for start in range(0, len(self), BLOCK):
+            new, old = self.take(slice(start, start + BLOCK))
+            yield new.double(), old.double()
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over pairs: how many, Σ x, Σ y, Σ x xᵀ, Σ x yᵀ, Σ y yᵀ; x new, y old, in float64."""
+
+    count: int
+    new: Float[Tensor, " d_new"]
+    old: Float[Tensor, " d_old"]
+    new_new: Float[Tensor, "d_new d_new"]
+    new_old: Float[Tensor, "d_new d_old"]
+    old_old: Float[Tensor, "d_old d_old"]
+
+    @classmethod
+    def of(cls, new: Float[Tensor, "m d_new"], old: Float[Tensor, "m d_old"]) -> "Moments":
+        return cls(len(new), new.sum(0), old.sum(0), new.T @ new, new.T @ old, old.T @ old)
+
+    def __add__(self, other: "Moments") -> "Moments":
+        return Moments(*(mine + its for mine, its in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def around(self, new: Float[Tensor, " d_new"], old: Float[Tensor, " d_old"]) -> "Moments":
+        """Means of the same products with `new` and `old` subtracted from every pair."""
+        x, y = self.new / self.count, self.old / self.count
+        return Moments(
+            1,
+            x - new,
+            y - old,
+            self.new_new / self.count - torch.outer(x, new) - torch.outer(new, x - new),
+            self.new_old / self.count - torch.outer(x, old) - torch.outer(new, y - old),
+            self.old_old / self.count - torch.outer(y, old) - torch.outer(old, y - old),
+        )
+
+
+def procrustes(pairs: Pairs, seed: int = 0, *, unit: bool = False) -> Map:
+    """The rotation that turns unit new features onto unit old ones, with a scale where old features are not of unit length.
+
+    R = P Qᵀ from the singular value decomposition N̂ᵀ Ô = P Σ Qᵀ. Of unequal dimensions the smaller is padded with zeros; the
+    thin decomposition is the same thing. The length of a new feature is kept, times the least-squares scale
+    s = Σ oᵢ·(nᵢ R) / Σ ‖nᵢ R‖².
+
+    Args:
+        unit: old features have unit length: s = 1.
+
+    Source: Schönemann, A generalized solution of the orthogonal Procrustes problem, Psychometrika 1966.
+    """
+    directions, moments = _sum(pairs, directions=True), _sum(pairs)
+    left, _, right = torch.linalg.svd(directions.new_old, full_matrices=False)
+    rotation = left @ right  # (d_new, d_old)
+    size = ((moments.new_new @ rotation) * rotation).sum()
+    scale = 1.0 if unit or size == 0 else float((moments.new_old * rotation).sum() / size)
+    return scale * rotation.T, rotation.new_zeros(rotation.shape[1])
+
+
+def ridge(pairs: Pairs, seed: int = 0, *, strength: float | None = None) -> Map:
+    """The affine map with the least Σ ‖W n + b − o‖² + n σ² strength ‖W‖², σ² the mean variance of a new dimension.
+
+    Args:
+        seed: of the rows that are held out to choose the strength; the map is then fitted to all rows.
+        strength: instead of the one that does best on held-out rows, among 10⁻⁸ … 10².
+
+    One eigen-decomposition serves all strengths. Source: Hoerl and Kennard, Ridge regression, Technometrics 1970.
+    """
+    fitted, held = split_moments(pairs, seed)
+    strength = _best_strength(fitted, held) if strength is None else strength
+    return _ridge(_Spectrum.of(fitted if held is fitted else fitted + held), strength)
+
+
+def low_rank(pairs: Pairs, seed: int = 0, *, rank: int | None = None) -> Map:
+    """Ridge, whose mapped features are then projected on the directions in which they vary most.
+
+    Args:
+        seed: of the rows that are held out to choose strength and rank.
+        rank: in [1, d_old], instead of the one that does best on held-out rows.
+
+    Source: reduced-rank regression, Izenman, Journal of Multivariate Analysis 1975.
+    """
+    fitted, held = split_moments(pairs, seed)
+    strength = _best_strength(fitted, held)
+    if rank is None:
+        full, mean = _ridge(_Spectrum.of(fitted), strength), fitted.new / fitted.count
+        basis = _directions(full, fitted)
+        errors = [_error(_project(full, mean, basis[:, :r]), held) for r in range(1, basis.shape[1] + 1)]
+        rank = int(torch.stack(errors).argmin()) + 1
+    everything = fitted if held is fitted else fitted + held
+    full = _ridge(_Spectrum.of(everything), strength)
+    return _project(full, everything.new / everything.count, _directions(full, everything)[:, :rank])
+
+
+def split_moments(pairs: Pairs, seed: int) -> tuple[Moments, Moments]:
+    """Moments of the rows to fit and of those held out; the same object twice where there are too few to hold any out."""
+    generator = torch.Generator().manual_seed(seed)
+    if len(pairs) < FEWEST:
+        everything = _sum(pairs)
+        return everything, everything
+    parts: list[Moments] = []
+    for new, old in pairs.blocks():
+        out = torch.rand(len(new), generator=generator) < HELD_OUT
+        out[0] = len(out) > 1 and len(parts) == 0  # at least one row
+        found = [Moments.of(new[rows], old[rows]) for rows in (~out, out)]
+        parts = [mine + its for mine, its in zip(parts, found, strict=True)] if parts else found
+    return parts[0], parts[1]
+
+
+def _sum(pairs: Pairs, *, directions: bool = False) -> Moments:
+    total: Moments | None = None
+    for new, old in pairs.blocks():
+        part = Moments.of(F.normalize(new, dim=1), F.normalize(old, dim=1)) if directions else Moments.of(new, old)
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+@dataclass(frozen=True)
+class _Spectrum:
+    """Means, and the covariance of new features in its eigenvectors: one decomposition for every strength."""
+
+    new: Float[Tensor, " d_new"]
+    old: Float[Tensor, " d_old"]
+    values: Float[Tensor, " d_new"]
+    vectors: Float[Tensor, "d_new d_new"]
+    cross: Float[Tensor, "d_new d_old"]  # covariance with the old features, in those eigenvectors
+
+    @classmethod
+    def of(cls, moments: Moments) -> "_Spectrum":
+        x, y = moments.new / moments.count, moments.old / moments.count
+        centred = moments.around(x, y)
+        values, vectors = torch.linalg.eigh(centred.new_new)
+        return cls(x, y, values.clamp(min=0), vectors, vectors.T @ centred.new_old)
+
+
+def _ridge(spectrum: _Spectrum, strength: float) -> Map:
+    damped = spectrum.values + strength * spectrum.values.mean()
+    inverse = torch.where(damped > 0, 1 / damped.clamp(min=torch.finfo(damped.dtype).tiny), 0)  # constant features: no slope
+    weight = ((spectrum.vectors * inverse) @ spectrum.cross).T
+    return weight, spectrum.old - weight @ spectrum.new
+
+
+def _best_strength(fitted: Moments, held: Moments) -> float:
+    spectrum = _Spectrum.of(fitted)
+    errors = [_error(_ridge(spectrum, float(one)), held) for one in STRENGTHS]
+    return float(STRENGTHS[int(torch.stack(errors).argmin())])
+
+
+def _directions(full: Map, moments: Moments) -> Float[Tensor, "d_old d_old"]:
+    """Orthonormal columns: the directions in which mapped features vary, most first."""
+    centred = moments.around(moments.new / moments.count, moments.old / moments.count)
+    return torch.linalg.eigh(full[0] @ centred.new_new @ full[0].T)[1].flip(1)
+
+
+def _project(full: Map, mean: Float[Tensor, " d_new"], kept: Float[Tensor, "d_old r"]) -> Map:
+    """The map, projected on the columns of `kept` around what it gives for `mean`."""
+    weight, bias = full
+    projected = kept @ (kept.T @ weight)
+    return projected, weight @ mean + bias - projected @ mean
+
+
+def _error(fitted: Map, moments: Moments) -> Float[Tensor, ""]:
+    """Mean of ‖W n + b − o‖², from moments alone."""
+    weight, bias = fitted
+    m = moments.around(torch.zeros_like(moments.new), bias)
+    return (weight @ m.new_new * weight).sum() - 2 * (weight.T * m.new_old).sum() + m.old_old.trace()

@@ -1,0 +1,1 @@
+"""Which method, and how sure: methods × seeds, sweeps, situations."""

@@ -1,0 +1,105 @@
+"""Who sees what: the images of a comparison's two models, the classes they know, and labels for images that have none."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from ..arrays import check_vectors
+from ..config import Recipe
+from ..data.images import Images, split_rows
+from ..data.sources import open_images
+from ..errors import ConfigError, DataError
+from ..features.features import Features
+from ..pseudo.walk import unit_rows
+
+
+def open_split(recipe: Recipe, split: str) -> Images:
+    """The images of the recipe's data: `train` of the classes that are trained on, `val` of those that are searched for.
+
+    Both are all classes, unless the last `test_classes` are kept for the search alone.
+
+    Raises:
+        ConfigError: no data is named, fewer classes are there than the recipe divides, or FAISS is missing for clusters.
+    """
+    if recipe.data is None:
+        raise ConfigError("no data: the recipe names none, so pass --data (digits, a folder, Parquet files or a hub name)")
+    if recipe.clusters is not None:
+        _faiss()  # now, not after a model is trained
+    images = open_images(recipe.data, split).first_classes(recipe.classes)
+    known = len(images.classes) - (recipe.test_classes or 0)
+    if known < 1:
+        raise ConfigError(f"test_classes must be below {len(images.classes)}, the classes there are; got {recipe.test_classes}")
+    if known < (recipe.old_classes or 1):
+        raise ConfigError(f"old_classes must be at most {known}, the classes that are trained on; got {recipe.old_classes}")
+    if split == "train":
+        return images.first_classes(known)
+    return images.take(np.flatnonzero(images.labels >= known)) if recipe.test_classes else images
+
+
+def training_rows(
+    recipe: Recipe, labels: Int64[np.ndarray, " n"], seed: int
+) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " m"]]:
+    """Rows of the training split for the old and for the new model, both ascending.
+
+    The old model has `old_fraction` of each of the first `old_classes`. The new one has `new_fraction` of each class: the
+    rest, where it is not given; rows that the old model did not have come first, so that 1 is the only share in which all
+    of the old rows are there, and a share up to 1 − old_fraction holds none of them.
+    """
+    old, rest = split_rows(labels, recipe.old_fraction, seed)
+    new = rest if recipe.new_fraction is None else _share(labels, rest, recipe.new_fraction, seed)
+    return old if recipe.old_classes is None else old[labels[old] < recipe.old_classes], new
+
+
+def _share(labels: Int64[np.ndarray, " n"], rest: Int64[np.ndarray, " r"], fraction: float, seed: int) -> np.ndarray:
+    """`fraction` of the rows of each class, at least one, drawn from `rest` as long as that has any."""
+    generator = np.random.default_rng([seed, 2])
+    unseen, drawn = np.isin(np.arange(len(labels)), rest), []
+    for label in np.unique(labels):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        rows = rows[np.argsort(~unseen[rows], kind="stable")]
+        drawn.append(rows[: max(1, round(fraction * len(rows)))])
+    return np.sort(np.concatenate(drawn))
+
+
+def stored(old: Features, recipe: Recipe) -> Features:
+    """The old model's features as its index holds them: at unit length, if the recipe says so.
+
+    Raises:
+        DataError: a zero vector, which has no direction.
+    """
+    if not recipe.unit_length:
+        return old
+    vectors = unit_rows(check_vectors(old.vectors, "old features", nonzero=True)).numpy()
+    return Features(vectors, old.labels, old.ids, old.space)
+
+
+def told_labels(old: Features, recipe: Recipe, seed: int) -> Features:
+    """The old features of the new training images with the labels that the new models are told: their classes, or clusters."""
+    if recipe.clusters is None:
+        return old
+    return Features(old.vectors, cluster_labels(old.vectors, recipe.clusters, seed), old.ids, old.space)
+
+
+def cluster_labels(vectors: Float[np.ndarray, "n d"], clusters: int, seed: int) -> Int64[np.ndarray, " n"]:
+    """Labels for images that have none: k-means of their old features, by FAISS; in [0, clusters), every one of them taken.
+
+    Raises:
+        ConfigError: FAISS is not installed; DataError: fewer rows than clusters.
+    """
+    faiss = _faiss()
+    if len(vectors) < clusters:
+        raise DataError(f"{len(vectors)} old features cannot make {clusters} clusters; ask for fewer")
+    rows = np.ascontiguousarray(vectors, dtype=np.float32)
+    kmeans = faiss.Kmeans(rows.shape[1], clusters, niter=25, nredo=3, seed=seed, min_points_per_centroid=1)
+    kmeans.train(rows)
+    nearest = kmeans.index.search(rows, 1)[1][:, 0]
+    return np.unique(nearest, return_inverse=True)[1].astype(np.int64)  # identical rows leave clusters empty
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ConfigError("clusters need FAISS, which is not installed; pip install 'compatlearn[faiss]'") from error
+    return faiss

@@ -1,0 +1,1 @@
+"""What makes vectors: networks, functions, models that were trained here; and the extraction of features."""

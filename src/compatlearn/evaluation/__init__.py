@@ -1,0 +1,1 @@
+"""Is it compatible? Figures with their intervals, and the verdict."""

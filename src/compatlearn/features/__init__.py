@@ -1,0 +1,1 @@
+"""Vectors at rest: features with their labels, ids and space, in our folder or in anyone's format."""

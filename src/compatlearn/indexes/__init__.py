@@ -1,0 +1,1 @@
+"""Where the old vectors live, and what finds the nearest of them."""

@@ -1,0 +1,58 @@
+"""The class regions of the old space: a centre direction and a radius for each class, and which rows are credible."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ...arrays import Array, as_tensor, check_labels, check_vectors
+from ...pseudo.centres import mean_classifier
+from ...pseudo.walk import unit_rows
+
+
+def unit_features(old: Float[Array, "n d"], labels: Int[Array, " n"]) -> tuple[Float[Tensor, "n d"], Int[Tensor, " n"]]:
+    """Old features of unit length and their classes, checked.
+
+    Raises:
+        DataError: NaN, a zero row, or not one class a row.
+    """
+    rows = unit_rows(check_vectors(old, "old features", nonzero=True))
+    return rows, check_labels(labels, len(rows)).to(rows.device)
+
+
+def class_means(rows: Float[Tensor, "n d"], labels: Int[Tensor, " n"], classes: int) -> Float[Tensor, "c d"]:
+    """Mean of each class, not scaled."""
+    return as_tensor(mean_classifier(rows, labels, classes=classes, normalize=False))
+
+
+def least_cosines(rows: Float[Tensor, "n d"], labels: Int[Tensor, " n"], centres: Float[Tensor, "c d"]) -> Float[Tensor, " c"]:
+    """cos of the widest angle to its centre in each class; rows more than 1.5 interquartile ranges below are outliers."""
+    return -_farthest(-(rows * unit_rows(centres)[labels]).sum(dim=1), labels, len(centres))
+
+
+def radii(rows: Float[Tensor, "n d"], labels: Int[Tensor, " n"], centres: Float[Tensor, "c d"]) -> Float[Tensor, " c"]:
+    """Largest distance to its centre in each class; rows more than 1.5 interquartile ranges above are outliers."""
+    return _farthest(torch.linalg.vector_norm(rows - centres[labels], dim=1), labels, len(centres))
+
+
+def credible_rows(
+    rows: Float[Tensor, "n d"], labels: Int[Tensor, " n"], centres: Float[Tensor, "c d"], *, share: float = 0.9
+) -> Bool[Tensor, " n"]:
+    """Which rows are among the `share` of their class that lies nearest its mean; one a class at least."""
+    distances, credible = torch.linalg.vector_norm(rows - centres[labels], dim=1), torch.zeros_like(labels, dtype=torch.bool)
+    for members in _by_class(labels, len(centres)):
+        nearest = distances[members].argsort(stable=True)[: max(1, int(share * len(members)))]
+        credible[members[nearest]] = True
+    return credible
+
+
+def _farthest(distances: Float[Tensor, " n"], labels: Int[Tensor, " n"], classes: int) -> Float[Tensor, " c"]:
+    farthest = distances.new_empty(classes)
+    for c, members in enumerate(_by_class(labels, classes)):
+        values = distances[members]
+        low, high = values.quantile(0.25), values.quantile(0.75)
+        farthest[c] = values[values <= high + 1.5 * (high - low)].max()
+    return farthest
+
+
+def _by_class(labels: Int[Tensor, " n"], classes: int) -> tuple[Tensor, ...]:
+    return labels.argsort(stable=True).split(torch.bincount(labels, minlength=classes).tolist())

@@ -1,0 +1,36 @@
+"""Any loss of pytorch-metric-learning, with old features as references. The library is an extra: `compatlearn[metric]`."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor
+
+from ...errors import ConfigError, unknown
+from ..batch import exact
+
+
+def metric_learning_loss(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """A function of new features, old features and labels: the library's loss `name` with its own defaults.
+
+    The old feature of the same image counts as one more positive: the library knows no rows.
+
+    Raises:
+        ConfigError: the library is not installed, or has no loss of that name.
+    """
+    try:
+        losses = import_module("pytorch_metric_learning.losses")
+    except ImportError as error:
+        raise ConfigError(f"'pml:{name}' needs pytorch-metric-learning; install compatlearn[metric]") from error
+    if name not in dir(losses):
+        raise unknown("loss of pytorch-metric-learning", name, [each for each in dir(losses) if each.endswith("Loss")])
+    try:
+        loss: Any = getattr(losses, name)()
+    except TypeError as error:  # it has a classifier of its own
+        raise ConfigError(f"'pml:{name}' cannot be made without arguments ({error}); use one that takes ref_emb") from error
+
+    def asymmetric(features: Tensor, old: Tensor, labels: Tensor) -> Tensor:
+        with exact(features):
+            return loss(features, labels, ref_emb=old, ref_labels=labels)
+
+    return asymmetric

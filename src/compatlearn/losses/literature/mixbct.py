@@ -1,0 +1,84 @@
+"""MixBCT: one margin classifier for a mixture of new and credible old features, so that both share its classes."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ...arrays import Array
+from ...pseudo.walk import unit_rows
+from ..batch import exact, whole_batch
+from .boundaries import class_means, credible_rows, unit_features
+
+
+def margin_loss(
+    features: Float[Tensor, "b d"],
+    labels: Int[Tensor, " b"],
+    classifier: Float[Tensor, "c d"],
+    *,
+    scale: float = 30.0,
+    margin: float = 0.3,
+) -> Float[Tensor, ""]:
+    """Cross-entropy of scale · cos(θ + margin at the own class); lengths play no part.
+
+    Where θ + margin would pass π, cos θ − margin · sin margin goes on falling.
+
+    Source: Deng et al., ArcFace, CVPR 2019.
+    """
+    with exact(features):
+        cosines = F.linear(F.normalize(features, dim=1), F.normalize(classifier.to(features.dtype), dim=1))
+        own = cosines.gather(1, labels[:, None])
+        sine = (1 - own.square()).clamp(min=1e-6).sqrt()  # its slope is infinite at 0
+        moved = own * math.cos(margin) - sine * math.sin(margin)
+        moved = torch.where(own > -math.cos(margin), moved, own - margin * math.sin(margin))
+        return F.cross_entropy(scale * cosines.scatter(1, labels[:, None], moved), labels)
+
+
+def mixture(features: Float[Tensor, "b d"], old: Float[Tensor, "b d"], replaced: Bool[Tensor, " b"]) -> Float[Tensor, "b d"]:
+    """New directions, the replaced ones by old directions: all of the same length, or it would tell which is which."""
+    return torch.where(replaced[:, None], F.normalize(old, dim=1), F.normalize(features, dim=1))
+
+
+class MixLoss(nn.Module):
+    """`margin_loss` of the `mixture`: `share` of each batch, drawn among its credible rows, is old.
+
+    Args:
+        old: (n, d_old) old feature of every training image, in the order of the training set.
+        labels: (n,) their classes in [0, classes), all of them there.
+        share: of the batch that is replaced, fewer where fewer are credible.
+        seed: of the draws, which are the same on every process.
+    """
+
+    old: Tensor
+    credible: Tensor
+    batches: Tensor
+
+    def __init__(
+        self, old: Float[Array, "n d_old"], labels: Int[Array, " n"], classes: int, *, share: float = 0.3, seed: int = 0
+    ) -> None:
+        super().__init__()
+        rows, known = unit_features(old, labels)
+        centres = class_means(rows, known, classes)
+        self.register_buffer("old", rows, persistent=False)
+        self._ddp_params_and_buffers_to_ignore = ["old"]  # the same on every process: DDP would send it anew for each batch
+        self.register_buffer("credible", credible_rows(rows, known, centres), persistent=False)
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+        self.classifier = nn.Parameter(unit_rows(centres))
+        self.share, self.seed = share, seed
+
+    def forward(
+        self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]
+    ) -> Float[Tensor, ""]:
+        new, classes, places = whole_batch(features, labels, rows, self.old.shape[1])
+        mixed = mixture(new, self.old[places].to(new.dtype), self.replaced(places))
+        self.batches += 1
+        return margin_loss(mixed, classes, self.classifier)
+
+    def replaced(self, rows: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+        """Which images of this batch are seen as old features."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(self.batches))
+        order = torch.randperm(len(rows), generator=generator).to(rows.device)
+        order = order[self.credible[rows[order]]][: int(self.share * len(rows))]
+        return torch.zeros_like(rows, dtype=torch.bool).index_fill(0, order, True)

@@ -1,0 +1,1 @@
+"""Pseudo classifiers: old features in, one row per class out."""

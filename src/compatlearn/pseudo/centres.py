@@ -1,0 +1,282 @@
+"""Pseudo classifiers: old features of the new training data in, one row a class out.
+
+They stand in for the old model's classifier, which the method never sees. The random walk is personalised PageRank:
+the refined centre of a class is Σ_i π_i f_i with π = λ P π + (1 − λ)/m · 1, so one vector a class is solved for and the
+m × m inverse of the paper's closed form is never built. P is **column**-stochastic: with features as columns,
+F ← λ F P + (1 − λ) F₀ makes every new column a convex combination of the old ones. Equation 8 read literally (rows that
+sum to one) leaves the mean of the columns exactly where it was, for any temperature and damping.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..arrays import BLOCK, Array, as_tensor, check_labels, check_rows, like, shared, take_rows
+from ..errors import ConfigError, DataError, first_few
+from ..precision import full_precision
+from .walk import BLOCK_BYTES, LARGEST, Memory, landmark_weights, padded, unit_rows, walk_weights
+
+CACHE_BYTES = 1 << 25  # classes that fit in here are walked together on a CPU; on a GPU, those that fit in BLOCK_BYTES
+
+
+def mean_classifier(
+    vectors: Float[Array, "n d"], labels: Int[Array, " n"], *, classes: int | None = None, normalize: bool = True
+) -> Float[Array, "c d"]:
+    """Mean old feature of every class: the simplest pseudo classifier.
+
+    Args:
+        vectors: (n, d) features of the old model, finite.
+        labels: (n,) class of each row, in [0, classes).
+        classes: number of classes; by default one more than the largest label.
+        normalize: scale each row to unit length (the paper's an-pse); without it training may diverge.
+
+    Returns: (classes, d), NumPy or torch as `vectors` is, float32 (float64 for float64).
+
+    Raises:
+        DataError: vectors or labels are unusable, a class has no row, or (with `normalize`) its features cancel out.
+
+    Source: Non-Inherent Feature Compatible Learning, Eq. 4 and 5.
+    """
+    parts = _by_class(vectors, labels, classes)
+    centres = _empty(parts)
+    for c, part in enumerate(parts):
+        centres[c] = _mean(part)
+    _check_result(centres, vectors)
+    return like(_directions(centres) if normalize else centres, vectors)
+
+
+def random_walk_classifier(
+    vectors: Float[Array, "n d"],
+    labels: Int[Array, " n"],
+    *,
+    temperature: float = 0.05,
+    damping: float = 0.9,
+    steps: int | None = None,
+    classes: int | None = None,
+) -> Float[Array, "c d"]:
+    """Unit-length PageRank-weighted mean of every class: outliers of a class hardly count.
+
+    In classes of more than 100,000 rows the weights are an estimate from 8192 of them. Measured with the default options: the
+    centre is off by 0.0005 rad in 512 dimensions and 0.003 in 64, where the walk moves it by 0.05 to 0.1.
+
+    Args:
+        vectors: (n, d) features of the old model, finite, no zero row.
+        labels: (n,) class of each row, in [0, classes).
+        temperature: T > 0 of the similarity exp(cos / T); lower trusts only close neighbours.
+        damping: λ in [0, 1): weight of the walk against the plain mean (0 gives `mean_classifier`).
+        steps: number of walk steps t (Eq. 9); None is the limit t → ∞ (Eq. 10).
+        classes: number of classes; by default one more than the largest label.
+
+    Returns: (classes, d) unit rows, NumPy or torch as `vectors` is, float32 (float64 for float64).
+
+    Raises:
+        DataError: vectors or labels are unusable, or a class has no row.
+        ConfigError: temperature, damping or steps out of range; a temperature below 2/600 and more than 100,000 features.
+
+    Source: Non-Inherent Feature Compatible Learning, Eq. 8 to 11, with P column-stochastic.
+    """
+    check_walk(temperature, damping, steps)
+    parts = _by_class(vectors, labels, classes)
+    centres, memory = _empty(parts), Memory()
+    with full_precision(centres.device):
+        for batch in _batches(parts):
+            if len(largest := parts[batch[0]]) > LARGEST:
+                weights = landmark_weights(largest, temperature, damping, steps)
+                centres[batch] = _mean(largest, weights)
+            else:
+                rows, real = padded([parts[c] for c in batch])
+                weights = walk_weights(rows, real, temperature, damping, steps, memory)
+                centres[batch] = (weights[:, None] @ rows)[:, 0]
+    _check_result(centres, vectors, nonzero=True)
+    return like(_directions(centres), vectors)
+
+
+def random_walk_weights(
+    class_vectors: Float[Array, "m d"], *, temperature: float = 0.05, damping: float = 0.9, steps: int | None = None
+) -> Float[Array, " m"]:
+    """PageRank weight of every feature of one class: positive, sums to 1, an outlier far below 1/m.
+
+    Of more than 100,000 features the weights are an estimate from a seeded sample of 8192. Measured: the median weight is off
+    by 0.5 % in 512 dimensions and 2 % in 64, an outlier's by up to 10 % and 60 %.
+
+    Args:
+        class_vectors: (m, d) features of one class, finite, no zero row.
+        temperature, damping, steps: as in `random_walk_classifier`.
+
+    Returns: (m,), NumPy or torch as `class_vectors` is, float32 (float64 for float64); up to 100,000 features within 1e-5
+    relative of a dense solve.
+
+    Raises:
+        DataError: the vectors are unusable.
+        ConfigError: temperature, damping or steps out of range; a temperature below 2/600 and more than 100,000 features.
+
+    Source: Non-Inherent Feature Compatible Learning, Eq. 8 to 11; Page et al. (1999).
+    """
+    check_walk(temperature, damping, steps)
+    rows = _Rows(class_vectors, name="class_vectors")
+    with full_precision(rows[:1].device):
+        if len(rows) > LARGEST:
+            weights = landmark_weights(rows, temperature, damping, steps)
+        else:
+            weights = walk_weights(*padded([rows]), temperature, damping, steps)[0]
+    _check_result(weights, class_vectors, "class_vectors", nonzero=True)
+    return like(weights, class_vectors)
+
+
+def trained_classifier(
+    vectors: Float[Array, "n d"],
+    labels: Int[Array, " n"],
+    *,
+    seed: int = 0,
+    classes: int | None = None,
+    epochs: int = 20,
+) -> Float[Array, "c d"]:
+    """Softmax regression on the frozen old features (the paper's t-pse), by SGD with a one-cycle rate.
+
+    Rows keep the length the fit gave them; there is no bias and no weight decay. Features are divided by their root mean
+    square length while fitting and the rate grows with the number of classes (the curvature at the start is 1/classes), so
+    the fit depends neither on the scale of the old space nor on how many classes there are.
+
+    Args:
+        vectors: (n, d) features of the old model, finite.
+        labels: (n,) class of each row, in [0, classes).
+        seed: of the order of the rows; the same seed gives the same classifier on one machine.
+        epochs: passes over the rows, in batches of n/32 rows, at most 1024.
+
+    Returns: (classes, d), NumPy or torch as `vectors` is, float32 (float64 for float64).
+
+    Raises:
+        DataError: vectors or labels are unusable, or a class has no row.
+
+    Source: Non-Inherent Feature Compatible Learning, Eq. 13.
+    """
+    rows = _Rows(vectors)
+    targets, count = check_classes(labels, len(rows), classes)
+    squares = torch.stack([torch.linalg.vector_norm(block, dim=1).double().square().sum() for block in rows.blocks()]).sum()
+    _check_result(squares, vectors)
+    scale, one = (squares / len(rows)).sqrt(), rows[:1]
+    targets = targets.to(one.device)
+    linear = torch.nn.Linear(one.shape[1], count, bias=False, device=one.device, dtype=one.dtype)
+    torch.nn.init.zeros_(linear.weight)
+    rate, batch_size = 0.5 * count, min(1024, -(-len(rows) // 32))
+    optimizer = torch.optim.SGD(linear.parameters(), lr=rate, momentum=0.9, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * -(-len(rows) // batch_size))
+    order = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(rows), generator=order).to(one.device).split(batch_size):
+            loss = F.cross_entropy(linear(rows[batch] / scale), targets[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return like(linear.weight.detach() / scale, vectors)
+
+
+def check_walk(temperature: float, damping: float, steps: int | None) -> None:
+    """Raise ConfigError unless temperature, damping and steps are in range."""
+    if not temperature > 0:
+        raise ConfigError(f"temperature must be above 0; got {temperature}")
+    if not 0 <= damping <= 1 or (damping == 1 and steps is None):
+        raise ConfigError(f"damping must be in [0, 1), or 1 with a number of steps; got {damping}")
+    if steps is not None and steps < 0:
+        raise ConfigError(f"steps must be 0 or more; got {steps}")
+
+
+def check_classes(labels: Array, rows: int, classes: int | None) -> tuple[Tensor, int]:
+    """(n,) labels and the number of classes; every class must have a row and every label a class."""
+    targets = check_labels(labels, rows)
+    count = int(targets.max()) + 1 if classes is None else classes
+    if int(targets.max()) >= count:
+        bad = (targets >= count).nonzero()[:, 0].tolist()
+        raise DataError(f"{len(bad)} of {rows} labels are not in [0, {count}) (first rows: {first_few(bad)}); relabel them")
+    empty = (torch.bincount(targets, minlength=count) == 0).nonzero()[:, 0].tolist()
+    if empty:
+        raise DataError(
+            f"{len(empty)} of {count} classes have no feature (first: {first_few(empty)}); "
+            "drop them or extract features for them"
+        )
+    return targets, count
+
+
+class _Rows:
+    """Rows of an array, all of them or those that `order` names: read a few at a time, and only then widened to float32.
+
+    Raises:
+        DataError: not two-dimensional, empty, or not floats.
+    """
+
+    def __init__(self, vectors: Array, order: Tensor | None = None, *, name: str = "vectors") -> None:
+        if vectors.ndim != 2 or 0 in vectors.shape or not as_tensor(vectors[:1]).is_floating_point():
+            check_rows(vectors, name)  # says what is wrong
+        self.vectors = shared(vectors)  # never a copy of the whole: it may be a memory map
+        self.order = order
+
+    def __len__(self) -> int:
+        return len(self.vectors if self.order is None else self.order)
+
+    def __getitem__(self, places: slice | Tensor) -> Tensor:
+        chosen = places if self.order is None else self.order[places]
+        rows = as_tensor(self.vectors[chosen]) if isinstance(chosen, slice) else take_rows(self.vectors, chosen)
+        return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+
+    def blocks(self) -> Iterator[Tensor]:
+        return (self[first : first + BLOCK] for first in range(0, len(self), BLOCK))
+
+
+def _by_class(vectors: Array, labels: Array, classes: int | None) -> list[_Rows]:
+    """The rows of each class."""
+    rows = _Rows(vectors)
+    targets, count = check_classes(labels, len(rows), classes)
+    counts = torch.bincount(targets, minlength=count).tolist()
+    if (targets[1:] >= targets[:-1]).all():  # sorted by class, as image folders are: no copy
+        ends = np.cumsum(counts).tolist()
+        return [_Rows(rows.vectors[end - m : end]) for m, end in zip(counts, ends, strict=True)]
+    return [_Rows(rows.vectors, members) for members in torch.argsort(targets, stable=True).split(counts)]
+
+
+def _empty(parts: list[_Rows]) -> Tensor:
+    """(c, d), to be filled: rows kept one by one among what is read and freed would leave the memory in pieces."""
+    one = parts[0][:1]
+    return one.new_empty(len(parts), one.shape[1])
+
+
+def _mean(part: _Rows, weights: Tensor | None = None) -> Tensor:
+    """(d,) mean, plain or weighted, of a class's rows."""
+    if weights is None:
+        return torch.stack([block.sum(dim=0) for block in part.blocks()]).sum(dim=0) / len(part)
+    return torch.stack([some @ block for some, block in zip(weights.split(BLOCK), part.blocks(), strict=True)]).sum(dim=0)
+
+
+def _batches(parts: list[_Rows]) -> Iterator[list[int]]:
+    """Classes to be walked together, padded to the size of the largest of them, which comes first."""
+    one = parts[0][:1]
+    budget = (CACHE_BYTES if one.device.type == "cpu" else BLOCK_BYTES) // one.element_size()
+    batch: list[int] = []
+    for c in sorted(range(len(parts)), key=lambda c: -len(parts[c])):
+        m = len(parts[batch[0] if batch else c])
+        if batch and (m > LARGEST or (len(batch) + 1) * m * (m + 2 * one.shape[1]) > budget):
+            yield batch
+            batch = []
+        batch.append(c)
+    yield batch
+
+
+def _directions(centres: Tensor) -> Tensor:
+    """(c, d) unit rows."""
+    cancelled = (centres == 0).all(dim=1).nonzero()[:, 0].tolist()
+    if cancelled:
+        raise DataError(
+            f"the features of {len(cancelled)} of {len(centres)} classes cancel out (first: {first_few(cancelled)}); "
+            "a centre of length zero has no direction: check these classes' features"
+        )
+    return unit_rows(centres)
+
+
+def _check_result(result: Tensor, vectors: Array, name: str = "vectors", *, nonzero: bool = False) -> None:
+    """Raise DataError that names the rows at fault if `result`, to which every row contributes, is not finite."""
+    if not torch.isfinite(result).all():
+        check_rows(vectors, name, nonzero=nonzero)

@@ -1,0 +1,1 @@
+"""What people see: the terminal's tables and the HTML page."""

@@ -1,0 +1,106 @@
+"""The folder of a training run: begun, checkpointed, resumed, finished; and the model's file."""
+
+import json
+import shutil
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..encoders.networks import Embedder, Learner, ModelSpec
+from ..errors import ConfigError, FormatError
+from ..files import read_json, write_atomically, write_json, writing
+
+
+def save_learner(learner: Learner, path: Path) -> None:
+    """Weights of embedder and classifier as safetensors, the model's spec in the header; atomic."""
+    header = {"format": "compatlearn-model", "spec": json.dumps(asdict(learner.embedder.spec))}
+    weights = {name: value.detach().cpu().contiguous() for name, value in learner.state_dict().items()}
+    write_atomically(path, lambda temporary: save_file(weights, temporary, header))
+
+
+def load_learner(path: Path) -> Learner:
+    """A model that `train` saved.
+
+    Raises:
+        FormatError: the file is not safetensors, or was not written by `save_learner`.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            header, weights = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise FormatError(f"{path} is not a safetensors file: {error}") from error
+    if header.get("format") != "compatlearn-model":
+        raise FormatError(
+            f"{path} was not written by `compatlearn train`; for other weights give a backbone name and --weights"
+        )
+    try:
+        spec = json.loads(header["spec"])
+        spec |= {"mean": tuple(spec["mean"]), "std": tuple(spec["std"])}
+        learner = Learner(Embedder(ModelSpec(**spec)), len(weights["classifier.weight"]))
+        learner.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise FormatError(f"{path} does not hold the model that its header tells of ({error}); train it again") from error
+    return learner.eval()
+
+
+def open_run(out: Path, run: dict[str, Any], resume: bool) -> None:
+    """Begin a run, or make sure that what an earlier one left can be gone on with."""
+    left = read_json(out / "run.json") if (out / "run.json").exists() else None
+    if left is not None and not resume:
+        raise ConfigError(f"{out} already holds a run; pass --resume to go on with it, or another --out")
+    if left is not None:
+        refuse_changes(out, left, run)
+    else:
+        write_json(out / "run.json", {**run, "versions": versions()})
+
+
+def refuse_changes(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise ConfigError if a run that is to go on was begun with other settings."""
+    differ = [key for key in now if json.dumps(before.get(key)) != json.dumps(now[key])]
+    changed = [f"{key} was {before.get(key)}, is {now[key]}" for key in differ]
+    if changed:
+        raise ConfigError(f"{out} was begun with other settings: {'; '.join(changed)}; resume with the same, or another --out")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    return {name: version(name) for name in ("compatlearn", "torch", "torchvision", "timm", "accelerate", "numpy")}
+
+
+def save_checkpoint(accelerator: Any, out: Path, epoch: int) -> None:
+    """`checkpoint-<epochs done>`: written under another name, renamed when whole, older ones removed after."""
+    partial = out / "partial-checkpoint"
+    if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    with writing(partial):
+        accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        older = list(out.glob("checkpoint-*"))
+        partial.rename(out / f"checkpoint-{epoch}")
+        for folder in older:
+            shutil.rmtree(folder)
+
+
+def load_checkpoint(accelerator: Any, out: Path) -> int:
+    """Epochs that the newest checkpoint has behind it, after loading it; 0 without one."""
+    done = max((int(folder.name.split("-")[1]) for folder in out.glob("checkpoint-*")), default=0)
+    if done:
+        accelerator.load_state(str(out / f"checkpoint-{done}"))
+    return done
+
+
+def keep_log(out: Path, epochs: int) -> None:
+    """Drop what the log says of epochs that no checkpoint has kept: they are run again."""
+    log = out / "log.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
+    write_atomically(log, lambda temporary: _write_lines(temporary, lines[:epochs]))
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(lines), encoding="utf-8")
