@@ -18,15 +18,15 @@ from compatlearn.arrays import Array
 from compatlearn.comparison.steps import load_split
 from compatlearn.config import Recipe, load_recipe
 from compatlearn.data.images import Images, Pixels
-from compatlearn.encoders.extract import embed
+from compatlearn.encoders.model_file import load_learner
 from compatlearn.features.features import Features
 from compatlearn.files import read_json, write_json
 from compatlearn.indexes.exact import search
 from compatlearn.losses import InfluenceLoss
 from compatlearn.pseudo.centres import random_walk_classifier
 from compatlearn.report.summary import Estimate, interval
-from compatlearn.training.runs import load_learner
-from compatlearn.training.train import TrainingSet, train
+from compatlearn.training.batches import TrainingSet, embed
+from compatlearn.training.train import train
 
 WALK = "random-walk-temperature-0.05-damping-0.9"
 

@@ -25,7 +25,8 @@ from compatlearn import InfluenceLoss
 from compatlearn.config import TrainConfig
 from compatlearn.data.images import Images
 from compatlearn.encoders.networks import Embedder, Learner, ModelSpec
-from compatlearn.training.train import augment, train
+from compatlearn.training.batches import augment
+from compatlearn.training.train import train
 
 CLASSES, D_OLD = 100, 64
 

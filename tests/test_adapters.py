@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import orthogonal_procrustes
 
-from compatlearn.adapters.adapter import ADAPTERS, fit_adapter, load_adapter, save_adapter, slerp
+from compatlearn.adapters.adapter import ADAPTERS, fit_adapter, load_adapter, save_adapter
 from compatlearn.adapters.heads import orthogonal_penalty
-from compatlearn.adapters.linear import Pairs, ridge
+from compatlearn.adapters.linear import ridge
+from compatlearn.adapters.pairs import Pairs
+from compatlearn.adapters.slerp import slerp
 from compatlearn.errors import ConfigError, DataError, FormatError, IncompatibleError
 from compatlearn.evaluation.compatibility import compatibility
 from compatlearn.features.features import Features

@@ -15,7 +15,8 @@ import compatlearn
 from compatlearn.cli.app import app, run
 from compatlearn.config import Recipe, load_recipe
 from compatlearn.features.features import Features
-from compatlearn.pseudo.centres import mean_classifier, random_walk_classifier, trained_classifier
+from compatlearn.pseudo.centres import mean_classifier, random_walk_classifier
+from compatlearn.pseudo.softmax import trained_classifier
 from samples import CAT, DOG, call, clusters, image_folder, picture
 
 WEIGHTS = "embedder.backbone.0.weight"
@@ -224,7 +225,7 @@ def test_demo_is_a_comparison_of_the_digits(
 ) -> None:
     calls = []
     monkeypatch.setattr("compatlearn.comparison.compare.compare", lambda *given: calls.append(given) or {"rows": []})
-    monkeypatch.setattr("compatlearn.report.page.table", lambda results: "the table")
+    monkeypatch.setattr("compatlearn.report.tables.table", lambda results: "the table")
     code, out, err = call(capsys, "demo", "--out", tmp_path / "demo")
     assert (code, out) == (0, "the table\n")
     assert err == f"{tmp_path / 'demo' / 'results.json'}  {tmp_path / 'demo' / 'report.html'}\n"
@@ -288,7 +289,7 @@ def test_whatever_else_stops_it(
     def stop(*arguments: object) -> None:
         raise raised
 
-    monkeypatch.setattr("compatlearn.cli.app.load_recipe", stop)
+    monkeypatch.setattr("compatlearn.cli.recipe.load_recipe", stop)
     assert call(capsys, "recipe") == (code, "", f"compatlearn: {message}\n")
 
 
@@ -296,6 +297,6 @@ def test_a_fault_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> No
     def fault(*arguments: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("compatlearn.cli.app.load_recipe", fault)
+    monkeypatch.setattr("compatlearn.cli.recipe.load_recipe", fault)
     with pytest.raises(ZeroDivisionError):
         run(["recipe"])

@@ -17,12 +17,13 @@ from rich.console import Console
 
 from compatlearn import ConfigError, Features, compatibility, load_adapter, search
 from compatlearn.comparison.compare import compare, sweep
+from compatlearn.comparison.situations import noisy_labels
 from compatlearn.comparison.steps import Cell, load_split
 from compatlearn.config import Recipe, bundled_recipe, load_recipe
-from compatlearn.data.images import noisy_labels, split_rows
-from compatlearn.report.page import table
+from compatlearn.data.splits import split_rows
+from compatlearn.encoders.model_file import load_learner
 from compatlearn.report.summary import lines, summarise
-from compatlearn.training.runs import load_learner
+from compatlearn.report.tables import table
 
 METHODS = "independent,l2,random-walk"
 

@@ -144,7 +144,7 @@ def test_every_key_of_training_is_an_option_of_train(
 
     seen: list[TrainConfig] = []
     monkeypatch.setattr("compatlearn.data.images.load_pixels", lambda images, size, tolerance: (images, None, []))
-    monkeypatch.setattr("compatlearn.training.methods.load_loss", stop)
+    monkeypatch.setattr("compatlearn.cli.loss.load_loss", stop)
     text, expected = OTHER[key]
     option = ["--no-flip"] if key == "flip" else [f"--{key.replace('_', '-')}", text]
     arguments = ("train", "--data", "digits", "--backbone", "small_resnet4", "--out", tmp_path / "out")

@@ -16,9 +16,11 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
+from compatlearn.comparison.situations import noisy_labels
 from compatlearn.data import hub
-from compatlearn.data.images import Images, decode, load_pixels, noisy_labels, split_rows, to_square
+from compatlearn.data.images import Images, decode, load_pixels, to_square
 from compatlearn.data.sources import open_images
+from compatlearn.data.splits import split_rows
 from compatlearn.errors import ConfigError, DataError, FormatError
 from samples import CAT, DOG, EEL, encoded, image_folder, image_table, picture, write_images
 

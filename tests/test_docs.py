@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import compatlearn
-from compatlearn import cli
+from compatlearn.cli.app import app, run
 from compatlearn.config import load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +63,7 @@ def call(command: str) -> tuple[int, str]:
     """Exit code and output, both streams, of a `compatlearn` command in this process."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        code = cli.run(arguments(command))
+        code = run(arguments(command))
     return code, output.getvalue()
 
 
@@ -133,7 +133,7 @@ def test_commands_parse(page):
     for block in blocks(page):
         for line in commands(block.code) if block.language in ("bash", "console", "text") else []:
             if re.match(r"(\$ |if )?compatlearn ", line) and "…" not in line:
-                cli.app.parse_args(arguments(line), exit_on_error=False, print_error=False)
+                app.parse_args(arguments(line), exit_on_error=False, print_error=False)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -165,14 +165,14 @@ def test_links_resolve(page):
 
 
 def tree() -> list[str]:
-    """The files named in the README's tree, relative to the root."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The files named in the tree of docs/design.md, relative to the root."""
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     listing = re.search(r"## Files\n\n```text\n(.*?)```", text, re.S)[1]
     folders, found = [], []
     for line in filter(str.strip, listing.splitlines()):
         depth = (len(line) - len(line.lstrip())) // 2
         name, *description = line.split()
-        assert description or name.endswith("/"), f"the README's tree says nothing of {name}"
+        assert description or name.endswith("/"), f"the tree says nothing of {name}"
         folders[depth:] = [name]
         found.append("".join(folders))
     return found
@@ -182,11 +182,11 @@ def test_the_file_tree_is_complete():
     listed = tree()
     assert len(listed) == len(set(listed))
     missing = [name for name in listed if not (ROOT / name).exists()]
-    assert not missing, f"the README names files that are not there: {missing}"
+    assert not missing, f"the tree names files that are not there: {missing}"
     package = [path for path in (ROOT / "src" / "compatlearn").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     others = [path for folder in ("recipes", "docs", "benchmarks") for path in (ROOT / folder).glob("*.*")]
     for path in [*package, *others]:
-        assert str(path.relative_to(ROOT)) in listed, f"the README's tree lacks {path.relative_to(ROOT)}"
+        assert str(path.relative_to(ROOT)) in listed, f"the tree lacks {path.relative_to(ROOT)}"
 
 
 def test_the_newest_version_of_the_changelog_is_this_one():

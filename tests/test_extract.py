@@ -24,13 +24,14 @@ from compatlearn.config import TrainConfig
 from compatlearn.data.images import Images
 from compatlearn.data.sources import open_images
 from compatlearn.encoders.encoder import Encoder, load_encoder, module_encoder
-from compatlearn.encoders.extract import AHEAD, embed, encode_shards, extract
+from compatlearn.encoders.extract import AHEAD, encode_shards, extract
+from compatlearn.encoders.model_file import save_learner
 from compatlearn.encoders.networks import Embedder, Learner, ModelSpec, build_backbone
 from compatlearn.errors import ConfigError, DataError, FormatError
 from compatlearn.features.features import Features
 from compatlearn.features.writer import FeatureWriter
-from compatlearn.training.runs import save_learner
-from compatlearn.training.train import TrainingSet, train
+from compatlearn.training.batches import TrainingSet, embed
+from compatlearn.training.train import train
 from samples import CAT, DOG, call, image_folder, mean_colour, picture
 from test_files import largest_file
 
@@ -587,6 +588,6 @@ def test_pixels_are_scaled_and_normalised_inside_the_model() -> None:
 def test_a_saved_model_remembers_its_preprocessing(tmp_path: Path) -> None:
     spec = ModelSpec("small_resnet4", 8, 10, dimension=3, mean=(0.1, 0.2, 0.3), interpolation="bilinear", squash=True)
     save_learner(Learner(Embedder(spec), 2), tmp_path / "model.safetensors")
-    from compatlearn.training.runs import load_learner
+    from compatlearn.encoders.model_file import load_learner
 
     assert load_learner(tmp_path / "model.safetensors").embedder.spec == spec

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from compatlearn.errors import ConfigError, DataError, IncompatibleError
 from compatlearn.evaluation import metrics
-from compatlearn.evaluation.metrics import Figure, bootstrap, map_at_r, negative_flips, relevance, top_k
+from compatlearn.evaluation.figures import Figure, bootstrap
+from compatlearn.evaluation.metrics import map_at_r, negative_flips, relevance, top_k
 
 
 def mean(means):

@@ -108,8 +108,8 @@ import numpy as np, torch
 from compatlearn import InfluenceLoss
 from compatlearn.losses import AdversarialLoss
 from compatlearn.config import TrainConfig
-from compatlearn.images import Images
-from compatlearn.train import train
+from compatlearn.data.images import Images
+from compatlearn.training.train import train
 
 random = np.random.default_rng(0)
 labels, rows = np.arange(200) % 5, np.arange(200)

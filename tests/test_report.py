@@ -15,10 +15,11 @@ from scipy.stats import t as student
 
 from compatlearn.config import Recipe
 from compatlearn.errors import DataError, IncompatibleError
-from compatlearn.report.page import table, verdict_table, write_html
+from compatlearn.report.page import write_html
 from compatlearn.report.pictures import PictureRow, choose_pictures
 from compatlearn.report.sentences import verdict
 from compatlearn.report.summary import Estimate, interval, lines, summarise
+from compatlearn.report.tables import table, verdict_table
 
 METHODS = ("independent", "l2", "trained", "mean", "normalized-mean", "random-walk", "bct")
 CROSS = dict(zip(METHODS, (0.011, 0.402, 0.498, 0.471, 0.508, 0.519, 0.526), strict=True))

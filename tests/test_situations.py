@@ -18,8 +18,8 @@ from compatlearn.comparison.compare import compare
 from compatlearn.comparison.situations import cluster_labels, open_split, stored, told_labels, training_rows
 from compatlearn.comparison.steps import load_split
 from compatlearn.config import Recipe, bundled_recipe, load_recipe
+from compatlearn.encoders.model_file import load_learner
 from compatlearn.training.methods import OldKnowledge, find_method
-from compatlearn.training.runs import load_learner
 
 
 def digits(**keys: object) -> Recipe:

@@ -18,9 +18,10 @@ from compatlearn import ConfigError, DataError, FormatError, IncompatibleError, 
 from compatlearn.config import TrainConfig
 from compatlearn.data.images import Images, decode
 from compatlearn.data.sources import open_images
-from compatlearn.encoders.extract import embed
-from compatlearn.training.runs import load_learner
-from compatlearn.training.train import TrainingSet, augment, train
+from compatlearn.encoders.model_file import load_learner
+from compatlearn.encoders.networks import Embedder, Learner, ModelSpec, build_backbone, memory_format
+from compatlearn.training.batches import TrainingSet, augment, embed
+from compatlearn.training.train import train
 
 CONFIG = TrainConfig(
     epochs=3,
@@ -67,6 +68,45 @@ def test_it_learns_and_the_file_gives_the_same_model(digits: Images, pixels: np.
     assert not list((tmp_path / "run").glob("*checkpoint*"))
 
 
+class Narrow(torch.nn.Module):
+    """A network of somebody else's, with a strided 1 × 1 convolution over 4 channels that no module of it shows."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, channels, 3, padding=1)
+        self.weight = torch.nn.Parameter(torch.randn(16, channels, 1, 1))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.conv2d(self.stem(pixels).relu(), self.weight, stride=2).mean(dim=(2, 3))
+
+
+def narrow() -> torch.nn.Module:
+    return Narrow(4)
+
+
+def test_no_backbone_meets_the_kernel_that_gives_wrong_gradients() -> None:
+    last, plain = torch.channels_last, torch.contiguous_format
+    assert [memory_format(Narrow(channels), 16) for channels in (1, 4, 7, 8, 12)] == [plain, plain, plain, last, last]
+    assert [memory_format(build_backbone(f"small_resnet{width}"), 16) for width in (4, 7, 8, 16)] == [plain, plain, last, last]
+    assert memory_format(build_backbone("resnet18"), 32) == last
+    grouped = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.Conv2d(8, 8, 1, 2, groups=8), torch.nn.Flatten())
+    assert memory_format(grouped, 8) == last
+
+
+def test_a_narrow_backbone_has_the_gradients_of_float64(digits: Images, pixels: np.ndarray, tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=1, batch_size=len(digits), learning_rate=0.1, schedule="step", weight_decay=0.0, padding=0)
+    torch.manual_seed(CONFIG.seed)
+    reference = Learner(Embedder(ModelSpec("test_train:narrow", 16, 16)), 10).double()
+    train(digits, config, tmp_path, backbone="test_train:narrow", pixels=pixels)
+    logits = reference.classifier(reference.embedder(torch.from_numpy(pixels).double()))  # one step, of all rows
+    torch.nn.functional.cross_entropy(logits, torch.from_numpy(digits.labels)).backward()
+    trained = load_learner(tmp_path / "model.safetensors").state_dict()
+    for name, value in reference.named_parameters():
+        moved = (value - config.learning_rate * value.grad).detach().float()
+        torch.testing.assert_close(trained[name], moved, rtol=1e-4, atol=1e-6)
+        assert value.grad.abs().max() > 1e-3, name
+
+
 def test_the_influence_loss_is_in_the_gradient(digits: Images, pixels: np.ndarray, tmp_path: Path) -> None:
     classifier = torch.eye(10)
     config = replace(CONFIG, epochs=8)
@@ -94,8 +134,9 @@ torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_train import CONFIG
-from compatlearn.data import open_images, decode
-from compatlearn.train import train
+from compatlearn.data.images import decode
+from compatlearn.data.sources import open_images
+from compatlearn.training.train import train
 from compatlearn.losses import InfluenceLoss
 if __name__ == "__main__":
     images = open_images("digits").take(np.arange(0, 1250, 2))

@@ -1,18 +1,42 @@
 """Upgrade an embedding model without re-embedding the gallery.
 
-A new model is trained so that its queries search the old model's vectors directly, from nothing but the old model's
-features (Non-Inherent Feature Compatible Learning).
+Two roads: both models stay frozen and a map leads from the new model's space to the old one's (`fit_adapter`), or the new
+model is trained to be compatible from the old model's features alone (`InfluenceLoss`). `compatibility` tells either way
+whether it worked. The public names are loaded when they are first used, so that importing the package is quick.
 """
 
-from .adapters.adapter import Adapter, fit_adapter, load_adapter, save_adapter, slerp
-from .errors import CompatlearnError, ConfigError, DataError, FormatError, IncompatibleError, TrainingError
-from .evaluation.compatibility import Compatibility, compatibility
-from .features.features import Features
-from .indexes.exact import Hits, search
-from .losses import InfluenceLoss, NeighbourLoss, RegressionLoss, influence_loss, regression_loss
-from .pseudo.centres import mean_classifier, random_walk_classifier, random_walk_weights, trained_classifier
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .adapters.adapter import Adapter, fit_adapter, load_adapter, save_adapter
+    from .adapters.slerp import slerp
+    from .errors import CompatlearnError, ConfigError, DataError, FormatError, IncompatibleError, TrainingError
+    from .evaluation.compatibility import Compatibility, compatibility
+    from .features.features import Features
+    from .indexes.exact import Hits, search
+    from .losses.influence import InfluenceLoss, influence_loss
+    from .losses.neighbours import NeighbourLoss
+    from .losses.regression import RegressionLoss, regression_loss
+    from .pseudo.centres import mean_classifier, random_walk_classifier, random_walk_weights
+    from .pseudo.softmax import trained_classifier
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "adapters.adapter": ("Adapter", "fit_adapter", "load_adapter", "save_adapter"),
+    "adapters.slerp": ("slerp",),
+    "errors": ("CompatlearnError", "ConfigError", "DataError", "FormatError", "IncompatibleError", "TrainingError"),
+    "evaluation.compatibility": ("Compatibility", "compatibility"),
+    "features.features": ("Features",),
+    "indexes.exact": ("Hits", "search"),
+    "losses.influence": ("InfluenceLoss", "influence_loss"),
+    "losses.neighbours": ("NeighbourLoss",),
+    "losses.regression": ("RegressionLoss", "regression_loss"),
+    "pseudo.centres": ("mean_classifier", "random_walk_classifier", "random_walk_weights"),
+    "pseudo.softmax": ("trained_classifier",),
+}
+_MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Adapter",
@@ -41,3 +65,15 @@ __all__ = [
     "slerp",
     "trained_classifier",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

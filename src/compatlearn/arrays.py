@@ -4,6 +4,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from .errors import DataError, first_few
@@ -18,6 +19,11 @@ def as_tensor(values: Array) -> Tensor:
         return values.detach()
     values = np.asarray(values)
     return torch.from_numpy(values if values.flags.writeable and values.flags.c_contiguous else values.copy())
+
+
+def as_numpy(values: Array) -> np.ndarray:
+    """The same numbers in NumPy; no copy unless they are elsewhere."""
+    return values if isinstance(values, np.ndarray) else as_tensor(values).cpu().numpy()
 
 
 def shared(values: Array) -> Array:
@@ -89,3 +95,18 @@ def check_labels(labels: Array, rows: int, name: str = "labels") -> Tensor:
         bad = (values < 0).nonzero()[:, 0].tolist()
         raise DataError(f"{len(bad)} of {rows} {name} are negative (first rows: {first_few(bad)}); give every row a class")
     return values
+
+
+def unit_rows(rows: Float[Tensor, "*n d"], length: float = 1.0, *, out: Tensor | None = None) -> Float[Tensor, "*n d"]:
+    """Rows scaled to `length`; NaN for a zero row. Squares that would vanish or overflow are scaled before they are summed."""
+    lengths = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    if not ((lengths > 1e-15) & (lengths < 1e15)).all():
+        rows = rows / rows.abs().amax(dim=-1, keepdim=True)
+        lengths = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return torch.mul(rows, length / lengths, out=out)
+
+
+def unit_length(vectors: np.ndarray) -> bool:
+    """Every row has length 1, within what float16 can hold."""
+    wide = vectors.astype(np.float32) if vectors.dtype == np.float16 else vectors
+    return bool((np.abs(np.einsum("nd,nd->n", wide, wide) - 1) < 2e-3).all())

@@ -13,13 +13,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..arrays import Array, as_tensor, check_labels, check_rows, check_vectors, like
+from ..arrays import Array, as_tensor, check_labels, check_rows, like, unit_length
 from ..errors import ConfigError, DataError, FormatError, IncompatibleError, unknown
-from ..features.features import Features
-from ..features.folder import unit_length
 from ..files import write_atomically
-from .heads import MapNetwork, head, instance_head, lambda_orthogonal, neighbour_head, ranking_head, rbt, residual_mlp
-from .linear import BLOCK, Map, Pairs, low_rank, procrustes, ridge
+from .heads import head, instance_head, lambda_orthogonal, neighbour_head, ranking_head, rbt, residual_mlp
+from .linear import Map, low_rank, procrustes, ridge
+from .network import MapNetwork
+from .pairs import BLOCK, Pairs
 
 FORMAT = "compatlearn-adapter"
 HEAD_OPTIONS = ("epochs", "hidden", "temperature")
@@ -107,69 +107,6 @@ def fit_pairs(
     classes = check_labels(labels, len(pairs)) if labels is not None and method.needs_labels else None
     unit = all(unit_length(as_tensor(old).cpu().numpy()) for _, old in pairs.blocks())
     return Adapter(method.fit(pairs, classes, unit, seed, **given), name)
-
-
-def slerp(old_query: Float[Array, "n d"], mapped: Float[Array, "m d_mapped"], weight: float) -> Float[Array, "n d"]:
-    """Between old and mapped queries on the unit sphere: (sin((1 − w) θ) ô + sin(w θ) m̂) / sin θ, of length
-    (1 − w) ‖o‖ + w ‖m‖. Where the two are opposite any great circle leads across: the old query is turned nowhere until
-    w = ½ and the mapped one stands from there on.
-
-    Args:
-        weight: w in [0, 1]: 0 is the old query, 1 the mapped one.
-
-    Raises:
-        ConfigError: weight out of range; IncompatibleError: shapes differ; DataError: a zero vector.
-
-    Source: Shoemake, Animating rotation with quaternion curves, SIGGRAPH 1985.
-    """
-    if not 0 <= weight <= 1:
-        raise ConfigError(f"the weight of slerp must be in [0, 1]; got {weight}")
-    if old_query.shape != mapped.shape:
-        raise IncompatibleError(
-            f"old queries are {tuple(old_query.shape)} and mapped ones {tuple(mapped.shape)}; give the same queries by both"
-        )
-    o, m = check_vectors(old_query, "old queries", nonzero=True), check_vectors(mapped, "mapped queries", nonzero=True)
-    m = m.to(o.device)
-    lengths = [torch.linalg.vector_norm(rows.double(), dim=1, keepdim=True) for rows in (o, m)]
-    a, b = o.double() / lengths[0], m.double() / lengths[1]
-    apart, sum_ = (a - b).norm(dim=1, keepdim=True), (a + b).norm(dim=1, keepdim=True)
-    angle = 2 * torch.atan2(apart, sum_)  # exact near 0 and π, where the arc cosine is not
-    first, second = (torch.sin(share * angle) / torch.sin(angle) for share in (1 - weight, weight))
-    straight = torch.sin(angle) < 1e-6
-    mixed = torch.where(straight, a if weight < 0.5 else b, first * a + second * b)
-    length = (1 - weight) * lengths[0] + weight * lengths[1]
-    return like((length * mixed).to(o.dtype), old_query)
-
-
-class Mixed:
-    """An adapter whose result is mixed, by `slerp`, with the old features of the same rows."""
-
-    def __init__(self, adapter: Adapter, old: Array, weight: float) -> None:
-        self.adapter, self.old, self.weight = adapter, old, weight
-        self.space_new, self.space_old = adapter.space_new, adapter.space_old
-
-    def __call__(self, new: Array) -> Array:
-        return slerp(self.old, self.adapter(new), self.weight)
-
-
-def query_map(path: Path | None, weight: float | None, old: Features, new: Features) -> Adapter | Mixed | None:
-    """The adapter of a file, or None without one; with a weight, mixed with the old queries, in their order.
-
-    Raises:
-        ConfigError: a weight without an adapter; IncompatibleError: dimensions that do not fit.
-    """
-    if path is None:
-        if weight is not None:
-            raise ConfigError(f"--slerp {weight} mixes old queries with mapped ones; pass --adapter too, or leave it out")
-        return None
-    adapter = load_adapter(path)
-    for features, expected, name in ((new, adapter.d_new, "new"), (old, adapter.d_old, "old")):
-        if features.dimension != expected:
-            raise IncompatibleError(
-                f"the adapter {path} is for {name} features of {expected} dimensions; these have {features.dimension}: "
-                "fit one on features of these two models"
-            )
-    return adapter if weight is None else Mixed(adapter, old.vectors, weight)
 
 
 def save_adapter(adapter: Adapter, path: str | Path) -> None:

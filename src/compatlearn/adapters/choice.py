@@ -15,7 +15,7 @@ from ..errors import DataError
 from ..features.features import Features
 from ..indexes.exact import search
 from .adapter import Adapter, fit_pairs
-from .linear import Pairs
+from .pairs import Pairs
 
 TESTED = 10_000  # pairs kept out of a fit, at most, to measure it
 QUERIES = 2000

@@ -19,7 +19,6 @@ import torch
 
 from ..arrays import Array
 from ..config import Recipe
-from ..data.images import check_noise
 from ..errors import ConfigError
 from ..evaluation.compatibility import compatibility
 from ..features.features import Features
@@ -31,7 +30,7 @@ from ..report.pictures import PictureRow, choose_pictures
 from ..report.summary import figures, summarise
 from ..training.methods import METHODS, find_methods
 from ..training.runs import refuse_changes, versions
-from .situations import open_split
+from .situations import check_noise, open_split
 from .steps import Cell, backfill, fit_cell_adapter, load_split, queries, save_training_features, train_new, train_old
 
 

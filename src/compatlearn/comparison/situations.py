@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int64
 
-from ..arrays import check_vectors
+from ..arrays import check_vectors, unit_rows
 from ..config import Recipe
-from ..data.images import Images, split_rows
+from ..data.images import Images
 from ..data.sources import open_images
+from ..data.splits import split_rows
 from ..errors import ConfigError, DataError
 from ..features.features import Features
-from ..pseudo.walk import unit_rows
 
 
 def open_split(recipe: Recipe, split: str) -> Images:
@@ -103,3 +103,27 @@ def _faiss() -> Any:
     except ImportError as error:
         raise ConfigError("clusters need FAISS, which is not installed; pip install 'compatlearn[faiss]'") from error
     return faiss
+
+
+def check_noise(share: float) -> None:
+    """Raise ConfigError unless the share of wrong labels is in [0, 1]."""
+    if not 0 <= share <= 1:
+        raise ConfigError(f"label_noise must be in [0, 1]; got {share}")
+
+
+def noisy_labels(labels: Int64[np.ndarray, " n"], share: float, classes: int, seed: int) -> Int64[np.ndarray, " n"]:
+    """The labels with a share of them replaced by another class, uniformly, seeded; share 0 changes nothing.
+
+    Raises:
+        ConfigError: the share is not in [0, 1], or there is no other class.
+    """
+    check_noise(share)
+    if share == 0:
+        return labels.copy()
+    if classes < 2:
+        raise ConfigError(f"label_noise {share} needs a second class; the data has {classes}")
+    generator = np.random.default_rng([seed, 1])
+    wrong = generator.permutation(len(labels))[: round(share * len(labels))]
+    noisy = labels.copy()
+    noisy[wrong] = (labels[wrong] + generator.integers(1, classes, size=len(wrong))) % classes
+    return noisy

@@ -10,17 +10,17 @@ from ..adapters.adapter import Adapter, fit_adapter, load_adapter, save_adapter
 from ..adapters.choice import choose_adapter
 from ..arrays import Array
 from ..config import Recipe, TrainConfig
-from ..data.images import Images, Pixels, load_pixels, noisy_labels
-from ..encoders.extract import embed
+from ..data.images import Images, Pixels, load_pixels
+from ..encoders.model_file import load_learner
 from ..encoders.networks import Learner
 from ..errors import TrainingError
 from ..features.features import Features
 from ..files import read_json, write_atomically, write_json
 from ..losses.literature.bt2 import fitting_dimension
+from ..training.batches import TrainingSet, embed
 from ..training.methods import AUTO, METHODS, OldKnowledge, find_method
-from ..training.runs import load_learner
-from ..training.train import TrainingSet, train
-from .situations import open_split, stored, told_labels, training_rows
+from ..training.train import train
+from .situations import noisy_labels, open_split, stored, told_labels, training_rows
 
 ADAPTER = "adapter.safetensors"
 

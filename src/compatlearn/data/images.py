@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from ..errors import ConfigError, DataError, first_few
+from ..errors import ConfigError, DataError
 
 Pixels = UInt8[np.ndarray, "_ 3 s s"]
 BLOCK = 64  # images decoded by a thread before it takes the next: one at a time would cost more than a small image
@@ -140,55 +140,3 @@ def check_skipped(skipped: int, total: int, tolerance: float, example: str) -> N
             f"{skipped} of {total} images cannot be read, more than the tolerance of {tolerance:g} allows "
             f"(first: {example}); mend or remove them, or raise the tolerance"
         )
-
-
-def split_rows(
-    labels: Int64[np.ndarray, " n"], fraction: float, seed: int
-) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " m"]]:
-    """Disjoint rows: `fraction` of each class (at least one row each side), seeded, and the rest, both ascending.
-
-    Raises:
-        ConfigError: fraction is not in (0, 1).
-        DataError: a class has a single row and cannot be split.
-    """
-    if not 0 < fraction < 1:
-        raise ConfigError(f"the fraction of a split must be between 0 and 1; got {fraction}")
-    generator = np.random.default_rng(seed)
-    first, second, single = [], [], []
-    for label in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == label))
-        if len(rows) < 2:
-            single.append(label)
-            continue
-        cut = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
-        first.append(rows[:cut])
-        second.append(rows[cut:])
-    if single:
-        raise DataError(
-            f"{len(single)} classes have one image and cannot be split (first: {first_few(single)}); drop them or add images"
-        )
-    return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
-
-
-def check_noise(share: float) -> None:
-    """Raise ConfigError unless the share of wrong labels is in [0, 1]."""
-    if not 0 <= share <= 1:
-        raise ConfigError(f"label_noise must be in [0, 1]; got {share}")
-
-
-def noisy_labels(labels: Int64[np.ndarray, " n"], share: float, classes: int, seed: int) -> Int64[np.ndarray, " n"]:
-    """The labels with a share of them replaced by another class, uniformly, seeded; share 0 changes nothing.
-
-    Raises:
-        ConfigError: the share is not in [0, 1], or there is no other class.
-    """
-    check_noise(share)
-    if share == 0:
-        return labels.copy()
-    if classes < 2:
-        raise ConfigError(f"label_noise {share} needs a second class; the data has {classes}")
-    generator = np.random.default_rng([seed, 1])
-    wrong = generator.permutation(len(labels))[: round(share * len(labels))]
-    noisy = labels.copy()
-    noisy[wrong] = (labels[wrong] + generator.integers(1, classes, size=len(wrong))) % classes
-    return noisy

@@ -5,33 +5,18 @@
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from ..errors import DataError, FormatError, first_few
-from .images import Images, Pixels, check_skipped, decode, load_pixels, noisy_labels, split_rows, to_rgb, to_square
+from .images import Images, to_rgb
+from .splits import SPLITS, choose_split, split_rows
 
-__all__ = [
-    "Images",
-    "Pixels",
-    "check_skipped",
-    "decode",
-    "load_pixels",
-    "noisy_labels",
-    "open_images",
-    "split_rows",
-    "to_square",
-]
-
-SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}  # by what sources call them
 IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-Source = TypeVar("Source")
 
 
 def open_images(data: str, split: str | None = None) -> Images:
@@ -62,22 +47,6 @@ def open_images(data: str, split: str | None = None) -> Images:
     from .tables import open_hub
 
     return open_hub(name, split, data)
-
-
-def choose_split(groups: Mapping[str, Source], split: str | None, name: object) -> Source:
-    """The group that is asked for, by its own name or by `train` and `val`; the only one there is serves where none is.
-
-    Raises:
-        DataError: there is no such group.
-    """
-    if split is None and len(groups) == 1:
-        return next(iter(groups.values()))
-    asked = split or "train"
-    whole = ("all",) if asked == "train" else ()
-    for candidate in (asked, *SPLITS.get(asked, ()), *whole):
-        if candidate in groups:
-            return groups[candidate]
-    raise DataError(f"{name} has no split {asked!r}, only {', '.join(groups)}; name one as DATA:SPLIT")
 
 
 def _by_split(files: list[Path]) -> dict[str, list[Path]]:

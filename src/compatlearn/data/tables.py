@@ -16,7 +16,7 @@ from PIL import Image
 from ..errors import DataError, FormatError, first_few
 from .hub import asking_hub
 from .images import Images, to_rgb
-from .sources import choose_split
+from .splits import choose_split
 
 IMAGE_COLUMNS = ("image", "img", "picture")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")

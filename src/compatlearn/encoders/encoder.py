@@ -16,7 +16,7 @@ from torch import nn
 from ..arrays import Array, as_tensor
 from ..data.images import to_square
 from ..errors import ConfigError, DataError, FormatError
-from ..training.runs import load_learner
+from .model_file import load_learner
 from .networks import Embedder, ModelSpec, build_backbone, load_function, weights_hash
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 
 from ..arrays import Array, as_tensor
 from ..data.images import Images, check_skipped
@@ -18,11 +17,7 @@ from ..errors import ConfigError, DataError, first_few
 from ..features.features import Features
 from ..features.writer import FeatureWriter
 from ..files import read_json
-from ..training.train import TrainingSet
-from .encoder import Encoder, load_encoder, module_encoder
-from .networks import Embedder
-
-__all__ = ["Encoder", "embed", "extract", "load_encoder", "module_encoder"]
+from .encoder import Encoder
 
 AHEAD = 2  # batches decoded while one is encoded
 PIECE = 16  # images that a thread decodes before it takes the next
@@ -42,33 +37,6 @@ class Encoded(NamedTuple):
     rows: list[int]
     vectors: list[Float[np.ndarray, "b d"]]
     skipped: list[tuple[str, str]]
-
-
-def embed(
-    embedder: Embedder, dataset: TrainingSet, *, batch_size: int = 512, workers: int = 0
-) -> tuple[Float[np.ndarray, "n d"], Int64[np.ndarray, " n"]]:
-    """Features of every readable image of a data set, in its order, and their rows; float32, on the embedder's device."""
-    loader = torch.utils.data.DataLoader(
-        dataset,
-        batch_size=batch_size,
-        collate_fn=lambda batch: batch,
-        num_workers=0 if dataset.pixels is not None else workers,
-    )
-    device = embedder.mean.device
-    embedder.eval()
-    vectors, rows = [], []
-    with torch.inference_mode():
-        for pixels, _, batch_rows in loader:
-            vectors.append(embedder(_middle(pixels.to(device), embedder.spec.image_size)).float().cpu())
-            rows.append(batch_rows)
-    return torch.cat(vectors).numpy(), torch.cat(rows).numpy()
-
-
-def _middle(pixels: torch.Tensor, size: int) -> torch.Tensor:
-    """(b, 3, s, s) → (b, 3, size, size) in channels-last memory; smaller images as they are."""
-    first = (pixels.shape[2] - size) // 2
-    cropped = pixels[:, :, first : first + size, first : first + size] if first > 0 else pixels
-    return cropped.contiguous(memory_format=torch.channels_last)
 
 
 def extract(

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Num, UInt8
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..data.hub import asking_hub
 from ..errors import ConfigError, DataError
@@ -188,6 +189,34 @@ def feature_dimension(backbone: nn.Module, image_size: int) -> int:
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ConfigError(f"a backbone must return (batch, dimension) features; got {shape}")
     return features.shape[1]
+
+
+def memory_format(backbone: nn.Module, image_size: int) -> torch.memory_format:
+    """The layout of images and weights to train a backbone in: channels last, the faster one, unless oneDNN is wrong in it.
+
+    The float32 weight gradient of a strided 1 × 1 convolution with fewer than 8 input channels is wrong in channels-last
+    memory, and writes beyond its own (oneDNN issue 6035, on processors with AVX2 and without AVX-512). Every convolution
+    that one forward pass runs is looked at, whoever wrote the network, and on every processor: a run that moves to
+    another machine keeps its layout.
+
+    Args:
+        image_size: s of the (b, 3, s, s) pixels.
+    """
+    with _Convolutions() as watch:  # type: ignore[no-untyped-call]
+        feature_dimension(backbone, image_size)
+    return torch.contiguous_format if watch.affected else torch.channels_last
+
+
+class _Convolutions(TorchDispatchMode):
+    """Whether a strided 1 × 1 convolution with fewer than 8 input channels, not in groups, has run."""
+
+    affected = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            weight, stride, groups = args[1], args[3], args[8]
+            self.affected |= groups == 1 and weight.shape[1] < 8 and weight[0, 0].numel() == 1 and max(stride) > 1
+        return func(*args, **(kwargs or {}))
 
 
 def load_function(name: str) -> Callable[..., Any]:

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 from ..errors import IncompatibleError
 from ..features.ids import FeaturesLike, Items, check_space, rows_of
 from ..indexes.exact import Hits, search
-from .metrics import Figure, bootstrap, map_at_r, negative_flips, relevance, top_k
+from .figures import Figure, bootstrap
+from .metrics import map_at_r, negative_flips, relevance, top_k
 
 CURVE = 20  # accuracy is kept for k = 1 to this
 DEEPEST = 1000  # mAP@R looks no further than this, or a few large classes would cost whole rankings

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int, Int64, Shaped
 from torch import Tensor
 
+from ..arrays import unit_length
 from ..errors import DataError, FormatError, IncompatibleError, first_few
 from . import folder as feature_folder
 from . import formats as feature_files
@@ -93,7 +94,7 @@ class Features:
         if self.known_normalized is not None:
             return self.known_normalized
         blocks = range(0, len(self), BLOCK)
-        return all(feature_folder.unit_length(self.vectors[start : start + BLOCK]) for start in blocks)
+        return all(unit_length(self.vectors[start : start + BLOCK]) for start in blocks)
 
     @classmethod
     def load(cls, path: str | Path, *, verify: bool = False) -> "Features":

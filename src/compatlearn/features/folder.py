@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.lib import format as npy
 
+from ..arrays import unit_length
 from ..errors import DataError, FormatError
 from ..files import read_json, remove, remove_leftovers, write_atomically, write_json
 
@@ -157,12 +158,6 @@ def pickled(path: Path) -> FormatError:
     return FormatError(
         f"{path} is a pickle, which can run code when it is opened; save it as .npy, .npz, .parquet or .safetensors"
     )
-
-
-def unit_length(vectors: np.ndarray) -> bool:
-    """Every row has length 1, within what float16 can hold."""
-    wide = vectors.astype(np.float32) if vectors.dtype == np.float16 else vectors
-    return bool((np.abs(np.einsum("nd,nd->n", wide, wide) - 1) < 2e-3).all())
 
 
 def strings(column: pa.ChunkedArray) -> np.ndarray:

@@ -11,14 +11,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..arrays import BLOCK, Array, as_tensor, check_labels, check_rows, like, shared, take_rows
+from ..arrays import BLOCK, Array, as_tensor, check_labels, check_rows, like, shared, take_rows, unit_rows
 from ..errors import ConfigError, DataError, first_few
 from ..precision import full_precision
-from .walk import BLOCK_BYTES, LARGEST, Memory, landmark_weights, padded, unit_rows, walk_weights
+from .walk import BLOCK_BYTES, LARGEST, Memory, landmark_weights, padded, walk_weights
 
 CACHE_BYTES = 1 << 25  # classes that fit in here are walked together on a CPU; on a GPU, those that fit in BLOCK_BYTES
 
@@ -125,55 +124,6 @@ def random_walk_weights(
             weights = walk_weights(*padded([rows]), temperature, damping, steps)[0]
     _check_result(weights, class_vectors, "class_vectors", nonzero=True)
     return like(weights, class_vectors)
-
-
-def trained_classifier(
-    vectors: Float[Array, "n d"],
-    labels: Int[Array, " n"],
-    *,
-    seed: int = 0,
-    classes: int | None = None,
-    epochs: int = 20,
-) -> Float[Array, "c d"]:
-    """Softmax regression on the frozen old features (the paper's t-pse), by SGD with a one-cycle rate.
-
-    Rows keep the length the fit gave them; there is no bias and no weight decay. Features are divided by their root mean
-    square length while fitting and the rate grows with the number of classes (the curvature at the start is 1/classes), so
-    the fit depends neither on the scale of the old space nor on how many classes there are.
-
-    Args:
-        vectors: (n, d) features of the old model, finite.
-        labels: (n,) class of each row, in [0, classes).
-        seed: of the order of the rows; the same seed gives the same classifier on one machine.
-        epochs: passes over the rows, in batches of n/32 rows, at most 1024.
-
-    Returns: (classes, d), NumPy or torch as `vectors` is, float32 (float64 for float64).
-
-    Raises:
-        DataError: vectors or labels are unusable, or a class has no row.
-
-    Source: Non-Inherent Feature Compatible Learning, Eq. 13.
-    """
-    rows = _Rows(vectors)
-    targets, count = check_classes(labels, len(rows), classes)
-    squares = torch.stack([torch.linalg.vector_norm(block, dim=1).double().square().sum() for block in rows.blocks()]).sum()
-    _check_result(squares, vectors)
-    scale, one = (squares / len(rows)).sqrt(), rows[:1]
-    targets = targets.to(one.device)
-    linear = torch.nn.Linear(one.shape[1], count, bias=False, device=one.device, dtype=one.dtype)
-    torch.nn.init.zeros_(linear.weight)
-    rate, batch_size = 0.5 * count, min(1024, -(-len(rows) // 32))
-    optimizer = torch.optim.SGD(linear.parameters(), lr=rate, momentum=0.9, nesterov=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * -(-len(rows) // batch_size))
-    order = torch.Generator().manual_seed(seed)
-    for _ in range(epochs):
-        for batch in torch.randperm(len(rows), generator=order).to(one.device).split(batch_size):
-            loss = F.cross_entropy(linear(rows[batch] / scale), targets[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return like(linear.weight.detach() / scale, vectors)
 
 
 def check_walk(temperature: float, damping: float, steps: int | None) -> None:

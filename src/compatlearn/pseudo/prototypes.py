@@ -4,10 +4,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..arrays import Array, as_tensor, like
+from ..arrays import Array, as_tensor, like, unit_rows
 from ..errors import ConfigError
 from .centres import mean_classifier
-from .walk import unit_rows
 
 
 def perturbed_classifier(

@@ -15,8 +15,9 @@ from torch import Tensor
 from ..arrays import Array, as_tensor, check_vectors
 from ..errors import DataError, FormatError, unknown
 from ..files import write_atomically
-from .centres import mean_classifier, random_walk_classifier, trained_classifier
+from .centres import mean_classifier, random_walk_classifier
 from .prototypes import perturbed_classifier
+from .softmax import trained_classifier
 
 FORMAT = "compatlearn-pseudo"
 CLASSIFIERS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {  # name → (function, the options it takes)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..arrays import unit_rows
 from ..errors import ConfigError
 
 BLOCK_BYTES = 1 << 30  # tiles that need more memory than this, all together, are computed anew in each pass
@@ -151,15 +152,6 @@ class Similarity:
 
 def _tile(device: torch.device) -> tuple[int, int]:
     return CPU_TILE if device.type == "cpu" else GPU_TILE
-
-
-def unit_rows(rows: Float[Tensor, "*n d"], length: float = 1.0, *, out: Tensor | None = None) -> Float[Tensor, "*n d"]:
-    """Rows scaled to `length`; NaN for a zero row. Squares that would vanish or overflow are scaled before they are summed."""
-    lengths = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    if not ((lengths > 1e-15) & (lengths < 1e15)).all():
-        rows = rows / rows.abs().amax(dim=-1, keepdim=True)
-        lengths = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    return torch.mul(rows, length / lengths, out=out)
 
 
 def _solve(similarity: Similarity, start: Tensor, damping: float, steps: int | None) -> tuple[Tensor, Tensor]:

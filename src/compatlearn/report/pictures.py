@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from PIL import Image
 
-from ..arrays import Array, as_tensor
+from ..arrays import Array, as_numpy
 from ..errors import IncompatibleError
 from ..evaluation.metrics import relevance
 
@@ -62,10 +62,10 @@ def choose_pictures(
         each: rows of every kind at most.
         depth: neighbours shown at most.
     """
-    labels = _numpy(query_labels)
-    shelf = labels if gallery_labels is None else _numpy(gallery_labels)
+    labels = as_numpy(query_labels)
+    shelf = labels if gallery_labels is None else as_numpy(gallery_labels)
     fetch = gallery_picture or query_picture
-    old, new = _numpy(old_indices)[:, :depth], _numpy(new_indices)[:, :depth]
+    old, new = as_numpy(old_indices)[:, :depth], as_numpy(new_indices)[:, :depth]
     if not len(old) == len(new) == len(labels):
         raise IncompatibleError(f"pictures need the same queries; got {len(old)}, {len(new)} and {len(labels)} labels")
     right_old, right_new = relevance(old, labels, shelf), relevance(new, labels, shelf)
@@ -103,7 +103,3 @@ def _spread(members: Int[np.ndarray, " m"], count: int) -> Int[np.ndarray, " c"]
     places = ((np.arange(count) + 0.5) * len(members) / max(count, 1)).astype(np.int64)
     taken: np.ndarray = members[places]
     return taken
-
-
-def _numpy(values: Array) -> np.ndarray:
-    return values if isinstance(values, np.ndarray) else as_tensor(values).cpu().numpy()

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,10 +10,7 @@ from torch import nn
 
 from ..adapters.adapter import ADAPTERS
 from ..arrays import Array, as_tensor
-from ..config import TrainConfig
-from ..data.images import Images
-from ..errors import ConfigError, IncompatibleError, unknown
-from ..features.features import Features
+from ..errors import ConfigError, unknown
 from ..losses import (
     AdversarialLoss,
     AsymmetricLoss,
@@ -35,7 +31,7 @@ from ..losses import (
     metric_learning_loss,
     weakened_regression_loss,
 )
-from ..pseudo.table import build_classifier, load_classifier
+from ..pseudo.table import build_classifier
 
 AUTO = "auto"  # what `compatlearn adapt` does unless it is told a method
 LIBRARY = "pml:"  # and the name of a loss
@@ -98,53 +94,6 @@ def find_methods(names: str | list[str]) -> list[str]:
     for name in chosen:
         find_method(name)
     return chosen
-
-
-def load_loss(
-    images: Images,
-    config: TrainConfig,
-    pseudo: Path | None,
-    features: Path | None,
-    method: str | None,
-    independent: Path | None = None,
-) -> nn.Module | None:
-    """The compatible loss from files: a pseudo classifier, or old features of the training images (matched by id).
-
-    Args:
-        method: how features are used; None is the random walk.
-        independent: an independently trained model's features of the training images, for `bt2`.
-
-    Raises:
-        ConfigError: both are given, or the method is unknown or has no features to use.
-        IncompatibleError: another number of classes, or training images without an old feature.
-    """
-    if pseudo and features:
-        raise ConfigError("--pseudo and --features are two ways to give the old model; pass one")
-    chosen = find_method(method or "random-walk")
-    if independent and not chosen.beside:
-        raise ConfigError(f"--independent is for --method bt2; leave it out, or pass that instead of {method or 'random-walk'}")
-    if method and not features:
-        raise ConfigError(f"--method {method} says how --features are used; pass --features, or leave --method out")
-    if pseudo:
-        classifier = load_classifier(pseudo).rows
-        if len(classifier) != len(images.classes):
-            raise IncompatibleError(
-                f"the pseudo classifier {pseudo} has {len(classifier)} classes, the training data {len(images.classes)}; "
-                "make it from features of this data"
-            )
-        return InfluenceLoss(as_tensor(classifier).float(), scale=config.scale)
-    if features is None:
-        return None
-    vectors = _aligned(features, images)
-    known = None if independent is None else _aligned(independent, images)
-    options = {"seed": config.seed, "scale": config.scale, "epochs": config.epochs}
-    return chosen.loss(OldKnowledge(vectors, images.labels, len(images.classes), independent=known, options=options))
-
-
-def _aligned(path: Path, images: Images) -> Array:
-    features = Features.load(path, verify=True)
-    vectors: Array = features.vectors[features.align(images.ids, str(path))]
-    return vectors
 
 
 def _influence(classifier: str) -> Callable[[OldKnowledge], nn.Module]:

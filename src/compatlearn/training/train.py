@@ -11,61 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int, UInt8
-from torch import Tensor, nn
+from torch import nn
 
 from ..config import TrainConfig
-from ..data.images import Images, Pixels, check_skipped
-from ..encoders.networks import Embedder, Learner, ModelSpec
-from ..errors import ConfigError, DataError, IncompatibleError, TrainingError, unknown
+from ..data.images import Images, Pixels
+from ..encoders.model_file import load_learner, save_learner
+from ..encoders.networks import Embedder, Learner, ModelSpec, memory_format
+from ..errors import ConfigError, IncompatibleError, TrainingError, unknown
 from ..losses import BasisLoss
 from ..progress import track
-from .runs import keep_log, load_checkpoint, load_learner, open_run, save_checkpoint, save_learner
-
-Batch = tuple[UInt8[Tensor, "b 3 s s"], Int[Tensor, " b"], Int[Tensor, " b"]]
-
-
-class TrainingSet(torch.utils.data.Dataset[Batch]):
-    """Batches of (pixels, labels, rows): from one array of all pixels, or decoded as they are asked for.
-
-    An image that cannot be read is left out of its batch; more than one of them, and more than `tolerance`, is an error.
-    """
-
-    def __init__(self, images: Images, size: int, pixels: Pixels | None, tolerance: float) -> None:
-        self.images, self.size, self.pixels, self.tolerance = images, size, pixels, tolerance
-        self.labels = torch.from_numpy(images.labels)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitems__(self, rows: list[int]) -> Batch:
-        if self.pixels is not None:
-            return torch.from_numpy(self.pixels[rows]), self.labels[rows], torch.tensor(rows)
-        read, squares, reason = [], [], ""
-        for row in rows:
-            try:
-                squares.append(self.images.square(row, self.size))
-                read.append(row)
-            except DataError as error:
-                reason = str(error)
-        if reason:
-            # a batch is too small to show a share of one in a thousand: one bad image in it is always let pass
-            check_skipped(len(rows) - len(read) - 1, len(rows), self.tolerance, reason)
-        return torch.from_numpy(np.stack(squares)), self.labels[read], torch.tensor(read)
-
-
-def augment(pixels: UInt8[Tensor, "b 3 h h"], config: TrainConfig, generator: torch.Generator) -> UInt8[Tensor, "b 3 s s"]:
-    """Random crop (after padding) and random flip, one draw an image; the result is in channels-last memory."""
-    pixels = F.pad(pixels, [config.padding] * 4) if config.padding else pixels
-    count, side, crop = len(pixels), pixels.shape[2], config.image_size
-    corner = torch.randint(0, side - crop + 1, (2, count, 1), generator=generator)
-    rows, columns = corner + torch.arange(crop)  # (b, s) each
-    if config.flip:
-        flipped = torch.rand(count, 1, generator=generator) < 0.5
-        columns = torch.where(flipped, columns.flip(1), columns)
-    rows, columns = rows.to(pixels.device), columns.to(pixels.device)
-    image = torch.arange(count, device=pixels.device)[:, None, None]
-    return pixels[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)  # (b, s, s, 3) → (b, 3, s, s)
+from .batches import TrainingSet, augment
+from .runs import keep_log, load_checkpoint, open_run, save_checkpoint
 
 
 def train(
@@ -121,8 +77,9 @@ def train(
     loader = _loader(images, config, pixels, accelerator.num_processes)
     weights = [*learner.parameters(), *(loss.parameters() if loss is not None else ())]
     optimizer = torch.optim.SGD(weights, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
+    layout = memory_format(learner.embedder.backbone, config.image_size)
     model, optimizer, loader, schedule = accelerator.prepare(
-        learner.to(memory_format=torch.channels_last),
+        learner.to(memory_format=layout),
         optimizer,
         loader,
         _schedule(optimizer, config, len(loader)),
@@ -140,7 +97,7 @@ def train(
         model.train()
         started, total, seen = time.monotonic(), torch.zeros(2, device=accelerator.device), 0
         for batch, labels, rows in loader:
-            features, logits = model(augment(batch, config, draws))
+            features, logits = model(augment(batch, config, draws).contiguous(memory_format=layout))
             class_loss = F.cross_entropy(logits, labels)
             old_loss = compatible(features, labels, rows) if compatible is not None else class_loss.new_zeros(())
             accelerator.backward(class_loss + config.influence_weight * old_loss)

@@ -4,9 +4,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ...arrays import Array, as_tensor, check_labels, check_vectors
+from ...arrays import Array, as_tensor, check_labels, check_vectors, unit_rows
 from ...pseudo.centres import mean_classifier
-from ...pseudo.walk import unit_rows
 
 
 def unit_features(old: Float[Array, "n d"], labels: Int[Array, " n"]) -> tuple[Float[Tensor, "n d"], Int[Tensor, " n"]]:

@@ -4,8 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...arrays import Array
-from ...pseudo.walk import unit_rows
+from ...arrays import Array, unit_rows
 from ..batch import exact, old_dimensions
 from ..influence import influence_loss
 from .boundaries import class_means, least_cosines, unit_features

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ...arrays import Array
-from ...pseudo.walk import unit_rows
+from ...arrays import Array, unit_rows
 from ..batch import exact, whole_batch
 from .boundaries import class_means, credible_rows, unit_features
 

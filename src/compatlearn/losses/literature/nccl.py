@@ -5,10 +5,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...arrays import Array, as_tensor, check_labels, check_vectors
+from ...arrays import Array, as_tensor, check_labels, check_vectors, unit_rows
 from ...errors import ConfigError
 from ...pseudo.centres import mean_classifier
-from ...pseudo.walk import unit_rows
 from ..batch import exact, whole_batch
 
 BLOCK = 8192  # rows whose class probabilities are held at a time

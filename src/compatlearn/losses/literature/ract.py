@@ -5,8 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ...arrays import Array, check_labels, check_vectors
-from ...pseudo.walk import unit_rows
+from ...arrays import Array, check_labels, check_vectors, unit_rows
 from ..batch import exact, whole_batch
 
 HARDEST = 10  # old features of other classes that an anchor is compared with

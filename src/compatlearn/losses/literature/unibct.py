@@ -4,9 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...arrays import Array, as_tensor, check_labels, check_vectors
+from ...arrays import Array, as_tensor, check_labels, check_vectors, unit_rows
 from ...pseudo.centres import mean_classifier, random_walk_weights
-from ...pseudo.walk import unit_rows
 from ..batch import whole_batch
 from ..influence import influence_loss
 

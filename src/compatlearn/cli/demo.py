@@ -1,0 +1,16 @@
+"""`compatlearn demo`."""
+
+from pathlib import Path
+
+from ..config import bundled_recipe
+from .compare import compare
+
+
+def demo(*, out: Path = Path("runs/demo"), seeds: int = 3) -> int:
+    """The paper's methods and two heads on the embedded digits: a table, results.json and one HTML page; about a minute.
+
+    Args:
+        out: folder of the run; run again, it goes on where it was stopped.
+        seeds: trainings of each method.
+    """
+    return compare(recipe=bundled_recipe("digits"), out=out, seeds=str(seeds))

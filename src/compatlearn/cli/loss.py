@@ -1,0 +1,61 @@
+"""The compatible loss that the flags of `compatlearn train` ask for."""
+
+from pathlib import Path
+
+from torch import nn
+
+from ..arrays import Array, as_tensor
+from ..config import TrainConfig
+from ..data.images import Images
+from ..errors import ConfigError, IncompatibleError
+from ..features.features import Features
+from ..losses import InfluenceLoss
+from ..pseudo.table import load_classifier
+from ..training.methods import OldKnowledge, find_method
+
+
+def load_loss(
+    images: Images,
+    config: TrainConfig,
+    pseudo: Path | None,
+    features: Path | None,
+    method: str | None,
+    independent: Path | None = None,
+) -> nn.Module | None:
+    """The compatible loss from files: a pseudo classifier, or old features of the training images (matched by id).
+
+    Args:
+        method: how features are used; None is the random walk.
+        independent: an independently trained model's features of the training images, for `bt2`.
+
+    Raises:
+        ConfigError: both are given, or the method is unknown or has no features to use.
+        IncompatibleError: another number of classes, or training images without an old feature.
+    """
+    if pseudo and features:
+        raise ConfigError("--pseudo and --features are two ways to give the old model; pass one")
+    chosen = find_method(method or "random-walk")
+    if independent and not chosen.beside:
+        raise ConfigError(f"--independent is for --method bt2; leave it out, or pass that instead of {method or 'random-walk'}")
+    if method and not features:
+        raise ConfigError(f"--method {method} says how --features are used; pass --features, or leave --method out")
+    if pseudo:
+        classifier = load_classifier(pseudo).rows
+        if len(classifier) != len(images.classes):
+            raise IncompatibleError(
+                f"the pseudo classifier {pseudo} has {len(classifier)} classes, the training data {len(images.classes)}; "
+                "make it from features of this data"
+            )
+        return InfluenceLoss(as_tensor(classifier).float(), scale=config.scale)
+    if features is None:
+        return None
+    vectors = _aligned(features, images)
+    known = None if independent is None else _aligned(independent, images)
+    options = {"seed": config.seed, "scale": config.scale, "epochs": config.epochs}
+    return chosen.loss(OldKnowledge(vectors, images.labels, len(images.classes), independent=known, options=options))
+
+
+def _aligned(path: Path, images: Images) -> Array:
+    features = Features.load(path, verify=True)
+    vectors: Array = features.vectors[features.align(images.ids, str(path))]
+    return vectors
