@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from cyclopts import run
 
 from compatlearn.encoders.networks import Embedder, Learner, ModelSpec
-from compatlearn.losses import BasisLoss, RefreshedLoss
+from compatlearn.losses import Bt2Loss, UnibctLoss
 from compatlearn.losses.literature.bt2 import fitting_dimension
 from compatlearn.training.methods import METHODS, OldKnowledge, find_methods
 
@@ -27,7 +27,7 @@ class Step:
 
     def __init__(self, backbone: str, loss: torch.nn.Module | None, classes: torch.Tensor, batch_size: int) -> None:
         torch.manual_seed(0)
-        dimension = fitting_dimension(D_OLD, D_NEW) if isinstance(loss, BasisLoss) else None
+        dimension = fitting_dimension(D_OLD, D_NEW) if isinstance(loss, Bt2Loss) else None
         embedder = Embedder(ModelSpec(backbone, SIZE, SIZE, dimension))
         self.learner = Learner(embedder, CLASSES).to(memory_format=torch.channels_last)
         self.loss, self.classes = loss, classes
@@ -51,7 +51,7 @@ class Step:
 
 def once_an_epoch(loss: torch.nn.Module | None) -> float:
     """Seconds of what a loss does when an epoch begins, with features of the whole last one."""
-    if not isinstance(loss, RefreshedLoss):
+    if not isinstance(loss, UnibctLoss):
         return 0.0
     loss.memory.copy_(loss.old + torch.randn_like(loss.old))
     loss.seen.fill_(True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from compatlearn.errors import IncompatibleError
-from compatlearn.losses import BasisLoss, basis_loss
+from compatlearn.losses import Bt2Loss, bt2_loss
 from compatlearn.losses.literature.bt2 import fitting_dimension
 
 
@@ -39,7 +39,7 @@ def test_the_loss_is_that_of_an_embedding_made_as_in_the_paper(seed: int, d_old:
         entropy = np.log(np.exp(logits).sum()) - logits[labels[i]]
         away, apart = 1 - cosine(h[i].tolist(), star[i].tolist()), 1 - cosine(e.tolist(), old[i].tolist())
         expected += (away + 10 * entropy + 5 * apart) / 3
-    loss = basis_loss(torch.stack(embedding), labels, old, star, classifier, first, second)
+    loss = bt2_loss(torch.stack(embedding), labels, old, star, classifier, first, second)
     assert loss.item() == pytest.approx(expected, rel=1e-9)
 
 
@@ -51,7 +51,7 @@ def cached() -> tuple[Tensor, Tensor, Tensor]:
 def test_both_turns_are_learned_and_stay_orthogonal() -> None:
     torch.manual_seed(0)
     old, star, classifier = cached()
-    loss = BasisLoss(old, star, F.normalize(classifier, dim=1))
+    loss = Bt2Loss(old, star, F.normalize(classifier, dim=1))
     labels, rows = torch.arange(40) % 4, torch.arange(40)
     embedding = torch.nn.Parameter(torch.randn(40, 11))
     optimizer = torch.optim.SGD([embedding, *loss.parameters()], lr=0.05, momentum=0.9)
@@ -73,7 +73,7 @@ def test_both_turns_are_learned_and_stay_orthogonal() -> None:
 
 def test_a_checkpoint_restores_the_value_and_holds_no_features() -> None:
     old, star, classifier = cached()
-    loss, other = BasisLoss(old, star, classifier), BasisLoss(old, star, classifier)
+    loss, other = Bt2Loss(old, star, classifier), Bt2Loss(old, star, classifier)
     with torch.no_grad():
         loss.first.parametrizations.weight.original.add_(torch.randn(6, 6))  # type: ignore[union-attr, operator]
     batch = torch.randn(5, 11), torch.tensor([0, 1, 2, 3, 0]), torch.tensor([3, 1, 4, 15, 9])
@@ -86,7 +86,7 @@ def test_a_checkpoint_restores_the_value_and_holds_no_features() -> None:
 
 def test_autocast_changes_nothing() -> None:
     old, star, classifier = cached()
-    loss = BasisLoss(old, star, classifier)
+    loss = Bt2Loss(old, star, classifier)
     batch = torch.randn(5, 11), torch.tensor([0, 1, 2, 3, 0]), torch.arange(5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert loss(*batch).item() == pytest.approx(loss(*batch).item())
@@ -97,7 +97,7 @@ def test_autocast_changes_nothing() -> None:
 @pytest.mark.parametrize(("d", "d_old", "d_star"), [(8, 6, 8), (5, 6, 4), (12, 3, 8)])
 def test_an_embedding_without_room_for_both_is_refused_with_one_that_fits(d: int, d_old: int, d_star: int) -> None:
     classifier = torch.randn(2, d_old)
-    loss = BasisLoss(torch.randn(4, d_old), torch.randn(4, d_star), classifier)
+    loss = Bt2Loss(torch.randn(4, d_old), torch.randn(4, d_star), classifier)
     labels, rows = torch.tensor([0, 1]), torch.tensor([0, 1])
     fitting = fitting_dimension(d_old, d_star)
     with pytest.raises(IncompatibleError, match=f"got {d}: pass --dimension {fitting}$"):
@@ -107,22 +107,22 @@ def test_an_embedding_without_room_for_both_is_refused_with_one_that_fits(d: int
 
 def test_features_of_other_rows_are_refused() -> None:
     with pytest.raises(IncompatibleError, match="4 old and 5 independent features"):
-        BasisLoss(torch.randn(4, 3), torch.randn(5, 3), torch.randn(2, 3))
+        Bt2Loss(torch.randn(4, 3), torch.randn(5, 3), torch.randn(2, 3))
 
 
 def test_features_are_looked_up_by_row() -> None:
     old, star, classifier = cached()
-    loss = BasisLoss(old, star, classifier)
+    loss = Bt2Loss(old, star, classifier)
     batch, labels, rows = torch.randn(5, 11), torch.tensor([0, 1, 2, 3, 0]), torch.tensor([39, 1, 4, 15, 9])
-    expected = basis_loss(batch, labels, old[rows], star[rows], classifier, torch.eye(6), torch.eye(8))
+    expected = bt2_loss(batch, labels, old[rows], star[rows], classifier, torch.eye(6), torch.eye(8))
     torch.testing.assert_close(loss(batch, labels, rows), expected)
     torch.testing.assert_close(loss(batch.double(), labels, rows).float(), expected)
 
 
 def test_in_cosine_mode_the_length_of_the_embedding_plays_no_part() -> None:
     old, star, classifier = cached()
-    loss = BasisLoss(old, star, classifier, scale=16.0)
+    loss = Bt2Loss(old, star, classifier, scale=16.0)
     batch, labels, rows = torch.randn(5, 11), torch.tensor([0, 1, 2, 3, 0]), torch.arange(5)
     torch.testing.assert_close(loss(3 * batch, labels, rows), loss(batch, labels, rows))
-    raw = BasisLoss(old, star, classifier)
+    raw = Bt2Loss(old, star, classifier)
     assert not torch.isclose(raw(3 * batch, labels, rows), raw(batch, labels, rows))

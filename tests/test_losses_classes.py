@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compatlearn import ConfigError, DataError, influence_loss, random_walk_classifier
-from compatlearn.losses import AdversarialLoss, LceLoss, MixLoss, RefreshedLoss, lce_loss, margin_loss, refreshed_classifier
-from compatlearn.losses.literature.advbct import boundary_loss, reverse_gradient
+from compatlearn.losses import AdvbctLoss, LceLoss, MixbctLoss, UnibctLoss, lce_loss, mixbct_loss, unibct_classifier
+from compatlearn.losses.literature.advbct import advbct_loss, reverse_gradient
 from compatlearn.losses.literature.boundaries import credible_rows, least_cosines, radii
 from compatlearn.losses.literature.mixbct import mixture
 
@@ -99,16 +99,16 @@ def test_margin_softmax(margin: float, seed: int) -> None:
         beyond = angle + margin >= math.pi
         logits[y] = 8 * (math.cos(angle) - margin * math.sin(margin) if beyond else math.cos(angle + margin))
         slow += (math.log(sum(map(math.exp, logits))) - logits[y]) / 5
-    value = margin_loss(features, labels, classifier, scale=8.0, margin=margin)
+    value = mixbct_loss(features, labels, classifier, scale=8.0, margin=margin)
     assert value.item() == pytest.approx(slow, rel=1e-4)
-    longer = margin_loss(7 * features, labels, 0.3 * classifier, scale=8.0, margin=margin)
+    longer = mixbct_loss(7 * features, labels, 0.3 * classifier, scale=8.0, margin=margin)
     assert longer.item() == pytest.approx(value.item())
 
 
 def test_margin_softmax_has_a_gradient_at_its_classifier_itself() -> None:
     classifier = numbers(3, 4).float()
     features = classifier.clone().requires_grad_()
-    margin_loss(features, torch.arange(3), classifier).backward()
+    mixbct_loss(features, torch.arange(3), classifier).backward()
     assert torch.isfinite(features.grad).all()
 
 
@@ -124,7 +124,7 @@ def test_the_mixture_has_one_length_and_its_old_rows_are_fixed() -> None:
 
 
 def test_mixbct_replaces_a_share_of_the_batch_by_credible_rows() -> None:
-    loss = MixLoss(cache(), LABELS, CLASSES)
+    loss = MixbctLoss(cache(), LABELS, CLASSES)
     rows = torch.randperm(ROWS, generator=torch.Generator().manual_seed(0))[:23]
     drawn = []
     for _ in range(20):
@@ -136,7 +136,7 @@ def test_mixbct_replaces_a_share_of_the_batch_by_credible_rows() -> None:
         mixed = torch.stack(
             [unit(cache())[r] if one else unit(f[:4]) for one, r, f in zip(replaced, rows, features, strict=True)]
         )
-        torch.testing.assert_close(loss(features, labels, rows), margin_loss(mixed, labels, loss.classifier))
+        torch.testing.assert_close(loss(features, labels, rows), mixbct_loss(mixed, labels, loss.classifier))
     assert (torch.stack(drawn).any(dim=0) == loss.credible[rows]).all()  # every credible one has its turn
     assert not loss.credible.all()
     loss.credible.zero_()
@@ -153,10 +153,10 @@ def test_boundaries_reach_from_their_radius_to_the_mean_radius() -> None:
         distance = float((unit(f) - centres[y]).norm())
         outside += [distance - reach] if distance > reach else []
     assert len(outside) not in (0, 7)
-    value = boundary_loss(features[:, :4], labels, centres, radius, elastic)
+    value = advbct_loss(features[:, :4], labels, centres, radius, elastic)
     assert value.item() == pytest.approx(sum(outside) / len(outside))
     inside = unit(features[:, :4])
-    centred = boundary_loss(inside, torch.arange(7), inside, torch.ones(7).double(), torch.zeros(7).double())
+    centred = advbct_loss(inside, torch.arange(7), inside, torch.ones(7).double(), torch.zeros(7).double())
     assert centred.item() == 0
 
 
@@ -170,7 +170,7 @@ def test_gradients_are_reversed() -> None:
 
 def test_advbct_fades_and_grows_with_the_images_seen() -> None:
     features, labels, rows = batch()
-    loss = AdversarialLoss(cache(), LABELS, CLASSES, epochs=4)
+    loss = AdvbctLoss(cache(), LABELS, CLASSES, epochs=4)
     assert loss.weights() == (1.0, 0.0)
     for images, weight, strength in ((39, 1.0, 39 / 160), (40, 0.75, 0.25), (159, 0.25, 159 / 160), (170, 0.25, 1.0)):
         loss.images.fill_(images)
@@ -178,31 +178,31 @@ def test_advbct_fades_and_grows_with_the_images_seen() -> None:
     loss.images.fill_(90)
     told = loss.discriminator(torch.cat([unit(cache()[rows]), unit(features[:, :4])]))[:, 0]
     is_new = torch.tensor([0.0] * 7 + [1.0] * 7).double()
-    expected = boundary_loss(features[:, :4], labels, loss.centres, loss.radius, loss.elastic)
+    expected = advbct_loss(features[:, :4], labels, loss.centres, loss.radius, loss.elastic)
     expected = expected + 0.5 * nn.functional.binary_cross_entropy_with_logits(told, is_new)
     torch.testing.assert_close(loss(features, labels, rows), expected)
     assert loss.images == 97
     with pytest.raises(ConfigError, match="epochs must be at least 1; got 0"):
-        AdversarialLoss(cache(), LABELS, CLASSES, epochs=0)
+        AdvbctLoss(cache(), LABELS, CLASSES, epochs=0)
 
 
 def test_the_discriminator_sees_no_lengths_and_learns_against_the_features() -> None:
     features, labels, rows = batch()
-    losses = [AdversarialLoss(scale * cache(), LABELS, CLASSES, epochs=4) for scale in (1, 50)]
+    losses = [AdvbctLoss(scale * cache(), LABELS, CLASSES, epochs=4) for scale in (1, 50)]
     values = [loss(scale * features, labels, rows) for loss, scale in zip(losses, (1, 0.01), strict=True)]
     torch.testing.assert_close(values[0], values[1])
     loss = losses[0]
     loss.images.fill_(100)
     free = features.clone().requires_grad_()
-    told = loss(free, labels, rows) - boundary_loss(free[:, :4], labels, loss.centres, loss.radius, loss.elastic)
+    told = loss(free, labels, rows) - advbct_loss(free[:, :4], labels, loss.centres, loss.radius, loss.elastic)
     gradient = torch.autograd.grad(told, free)[0]
     loss.images.fill_(100)
     with torch.no_grad():  # along its own gradient reversed, what the discriminator loses falls: it rises along −gradient
         before = loss(features, labels, rows)
         loss.images.fill_(100)
         after = loss(features - 1e-3 * gradient, labels, rows)
-        shift = boundary_loss((features - 1e-3 * gradient)[:, :4], labels, loss.centres, loss.radius, loss.elastic)
-        shift = shift - boundary_loss(features[:, :4], labels, loss.centres, loss.radius, loss.elastic)
+        shift = advbct_loss((features - 1e-3 * gradient)[:, :4], labels, loss.centres, loss.radius, loss.elastic)
+        shift = shift - advbct_loss(features[:, :4], labels, loss.centres, loss.radius, loss.elastic)
     assert after - before - shift > 0
 
 
@@ -210,8 +210,8 @@ def test_the_discriminator_sees_no_lengths_and_learns_against_the_features() -> 
 def test_what_a_loss_owns_is_trained(name: str) -> None:
     made = {
         "lce": lambda: LceLoss(cache(), LABELS, CLASSES),
-        "mixbct": lambda: MixLoss(cache(), LABELS, CLASSES),
-        "advbct": lambda: AdversarialLoss(cache(), LABELS, CLASSES, epochs=2),
+        "mixbct": lambda: MixbctLoss(cache(), LABELS, CLASSES),
+        "advbct": lambda: AdvbctLoss(cache(), LABELS, CLASSES, epochs=2),
     }
     loss = made[name]()
     features, labels, rows = batch()
@@ -226,7 +226,7 @@ def test_what_a_loss_owns_is_trained(name: str) -> None:
         assert not torch.equal(old, new)
 
 
-@pytest.mark.parametrize("make", [MixLoss, LceLoss])
+@pytest.mark.parametrize("make", [MixbctLoss, LceLoss])
 def test_a_class_without_rows_is_refused(make) -> None:
     with pytest.raises(DataError, match="1 of 4 classes"):
         make(cache(), LABELS, 4)
@@ -236,13 +236,13 @@ def test_building_a_loss_leaves_the_draws_of_the_model_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    AdversarialLoss(cache(), LABELS, CLASSES, epochs=2)
+    AdvbctLoss(cache(), LABELS, CLASSES, epochs=2)
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_the_refreshed_classifier_walks_the_new_features_and_weighs_the_old() -> None:
     new, old, labels, before = numbers(12, 5), numbers(12, 5, seed=1), torch.arange(12) % 3, numbers(4, 5, seed=2)
-    rows = refreshed_classifier(new, old, labels, before, temperature=0.5, damping=0.8)
+    rows = unibct_classifier(new, old, labels, before, temperature=0.5, damping=0.8)
     for c in range(3):
         members = [i for i in range(12) if i % 3 == c]
         count = len(members)
@@ -254,12 +254,12 @@ def test_the_refreshed_classifier_walks_the_new_features_and_weighs_the_old() ->
         centre = sum(weight * old[i] for weight, i in zip(weights, members, strict=True))
         torch.testing.assert_close(rows[c], unit(centre), rtol=1e-5, atol=1e-6)
     assert torch.equal(rows[3], before[3])
-    same = refreshed_classifier(old, old, labels, before[:3])
+    same = unibct_classifier(old, old, labels, before[:3])
     torch.testing.assert_close(same, torch.as_tensor(random_walk_classifier(old, labels)))
 
 
 def test_unibct_weighs_nothing_before_the_first_epoch_has_passed() -> None:
-    loss = RefreshedLoss(cache(), LABELS, CLASSES, temperature=0.5)
+    loss = UnibctLoss(cache(), LABELS, CLASSES, temperature=0.5)
     features, labels = numbers(ROWS, 6), torch.from_numpy(LABELS)
     order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(0))
     free = features.clone().requires_grad_()
@@ -271,7 +271,7 @@ def test_unibct_weighs_nothing_before_the_first_epoch_has_passed() -> None:
     rows = order[5:17]
     value = loss(free[rows], labels[rows], rows)
     passed = order[:36]
-    expected = refreshed_classifier(features[passed, :4], cache()[passed], labels[passed], loss.classifier, temperature=0.5)
+    expected = unibct_classifier(features[passed, :4], cache()[passed], labels[passed], loss.classifier, temperature=0.5)
     torch.testing.assert_close(loss.classifier, expected)
     torch.testing.assert_close(value, influence_loss(free[rows], labels[rows], expected))
     assert loss.seen.nonzero()[:, 0].tolist() == sorted(rows.tolist())
@@ -280,7 +280,7 @@ def test_unibct_weighs_nothing_before_the_first_epoch_has_passed() -> None:
 
 
 def test_unibct_goes_on_after_a_checkpoint() -> None:
-    made = [RefreshedLoss(cache(), LABELS, CLASSES) for _ in range(2)]
+    made = [UnibctLoss(cache(), LABELS, CLASSES) for _ in range(2)]
     features, labels, rows = batch()
     made[0](features, labels, rows)
     made[1].load_state_dict(made[0].state_dict())

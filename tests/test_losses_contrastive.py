@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from compatlearn import ConfigError, DataError
 from compatlearn.losses import (
     AsymmetricLoss,
-    ConsensusLoss,
+    NcclLoss,
     RactLoss,
     asymmetric_contrastive_loss,
     asymmetric_triplet_loss,
-    consensus_loss,
+    nccl_loss,
 )
 from compatlearn.losses.literature.nccl import class_entropy, sure_rows
 
@@ -177,7 +177,7 @@ def test_consensus(count: int, size: int, classes: int, seed: int) -> None:
     old = old[:count]
     labels, memory_labels = torch.arange(count) % classes, torch.arange(size) % classes + 1
     unit = torch.nn.functional.normalize(memory, dim=1)
-    value = consensus_loss(features, labels, old, unit, memory_labels, temperature=0.3)
+    value = nccl_loss(features, labels, old, unit, memory_labels, temperature=0.3)
     assert value.item() == pytest.approx(slow_consensus(features, labels, old, memory, memory_labels, 0.3))
 
 
@@ -194,19 +194,19 @@ def test_entropy_filter_leaves_out_the_least_sure_tenth() -> None:
 def test_consensus_loss_draws_from_the_whole_cache_and_goes_on_after_a_checkpoint() -> None:
     cache, labels, rows = numbers(50, 4), np.arange(50) % 3, torch.tensor([1, 8, 30])
     features = numbers(3, 6, seed=1)
-    whole = ConsensusLoss(cache, labels)
+    whole = NcclLoss(cache, labels)
     unit = torch.nn.functional.normalize(cache, dim=1)
     kept = whole.kept
     assert len(kept) == 45
-    expected = consensus_loss(features[:, :4], rows % 3, cache[rows], unit[kept], torch.from_numpy(labels)[kept])
+    expected = nccl_loss(features[:, :4], rows % 3, cache[rows], unit[kept], torch.from_numpy(labels)[kept])
     torch.testing.assert_close(whole(features, rows % 3, rows), expected)
-    sampled, resumed = ConsensusLoss(cache, labels, sample=20), ConsensusLoss(cache, labels, sample=20)
+    sampled, resumed = NcclLoss(cache, labels, sample=20), NcclLoss(cache, labels, sample=20)
     values = [sampled(features, rows % 3, rows).item() for _ in range(3)]
     assert len(set(values)) == 3
     resumed(features, rows % 3, rows)
     state = resumed.state_dict()
     assert set(state) == {"batches"}
-    resumed = ConsensusLoss(cache, labels, sample=20)
+    resumed = NcclLoss(cache, labels, sample=20)
     resumed.load_state_dict(state)
     assert resumed(features, rows % 3, rows).item() == values[1]
 
@@ -218,4 +218,4 @@ def test_directions_need_a_length() -> None:
         with pytest.raises(DataError, match=r"1 of 6 rows of old features have length zero \(first: 2\)"):
             make()
     with pytest.raises(ConfigError, match="temperature must be above 0"):
-        ConsensusLoss(numbers(6, 4), np.arange(6) % 2, temperature=0.0)
+        NcclLoss(numbers(6, 4), np.arange(6) % 2, temperature=0.0)

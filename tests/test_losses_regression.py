@@ -8,11 +8,11 @@ import torch
 
 from compatlearn import ConfigError
 from compatlearn.losses import (
-    CentreLoss,
-    DistillationLoss,
+    IcarlLoss,
+    LwfLoss,
     RegressionLoss,
     cosine_regression_loss,
-    distillation_loss,
+    lwf_loss,
     weakened_regression_loss,
 )
 
@@ -67,7 +67,7 @@ def test_cached_features_are_looked_up_by_row(loss) -> None:
 def test_centres_are_those_of_the_labels() -> None:
     features, centres, labels = numbers(5, 6), numbers(3, 4, seed=1), torch.tensor([2, 0, 0, 1, 2])
     slow = sum((features[i, j] - centres[labels[i], j]) ** 2 for i in range(5) for j in range(4)) / 5
-    torch.testing.assert_close(CentreLoss(centres)(features, labels), slow)
+    torch.testing.assert_close(IcarlLoss(centres)(features, labels), slow)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
@@ -77,8 +77,8 @@ def test_distillation_is_the_divergence_of_softened_probabilities(temperature: f
     for f, o in zip(features[:, :4].numpy(), old.numpy(), strict=True):
         new, target = (softmax((classifier.numpy() @ x / temperature).tolist()) for x in (f, o))
         slow += temperature**2 * sum(t * math.log(t / n) for t, n in zip(target, new, strict=True)) / 5
-    assert distillation_loss(features, old, classifier, temperature=temperature).item() == pytest.approx(slow)
-    module = DistillationLoss(classifier, old.flip(0), temperature=temperature)
+    assert lwf_loss(features, old, classifier, temperature=temperature).item() == pytest.approx(slow)
+    module = LwfLoss(classifier, old.flip(0), temperature=temperature)
     rows = torch.arange(5).flip(0)
     assert module(features, torch.zeros(5, dtype=torch.long), rows).item() == pytest.approx(slow)
 
@@ -86,16 +86,16 @@ def test_distillation_is_the_divergence_of_softened_probabilities(temperature: f
 def test_distillation_survives_long_features() -> None:
     features, old, classifier = 300 * numbers(5, 4).float(), 300 * numbers(5, 4, seed=1).float(), numbers(3, 4, seed=2).float()
     features.requires_grad_()
-    loss = distillation_loss(features, old, classifier)
+    loss = lwf_loss(features, old, classifier)
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(features.grad).all()
     with pytest.raises(ConfigError, match="temperature must be above 0; got 0"):
-        DistillationLoss(classifier, old, temperature=0.0)
+        LwfLoss(classifier, old, temperature=0.0)
 
 
 def test_autocast_does_not_reach_the_products() -> None:
     features, old, classifier = numbers(9, 6).float(), numbers(9, 4, seed=1).float(), numbers(3, 4, seed=2).float()
-    expected = distillation_loss(features, old, classifier)
+    expected = lwf_loss(features, old, classifier)
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(distillation_loss(features, old, classifier), expected, rtol=0, atol=0)
+        torch.testing.assert_close(lwf_loss(features, old, classifier), expected, rtol=0, atol=0)

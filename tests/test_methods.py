@@ -15,7 +15,7 @@ from compatlearn import (
     random_walk_classifier,
     trained_classifier,
 )
-from compatlearn.losses import BasisLoss
+from compatlearn.losses import Bt2Loss
 from compatlearn.pseudo.table import build_classifier
 from compatlearn.training.methods import METHODS, OldKnowledge, find_method, find_methods
 
@@ -75,7 +75,7 @@ def test_bt2_takes_the_features_of_an_independent_model(old: OldKnowledge) -> No
     with pytest.raises(ConfigError, match="'bt2' needs an independently trained model's features"):
         find_method("bt2").loss(old)
     loss = find_method("bt2").loss(replace(old, independent=np.ones((60, 8), dtype=np.float32)))
-    assert isinstance(loss, BasisLoss)
+    assert isinstance(loss, Bt2Loss)
     centres = build_classifier("normalized-mean", old.vectors, old.labels)
     np.testing.assert_allclose(loss.classifier, centres, rtol=1e-5)
 

@@ -106,7 +106,7 @@ import sys
 from pathlib import Path
 import numpy as np, torch
 from compatlearn import InfluenceLoss
-from compatlearn.losses import AdversarialLoss
+from compatlearn.losses import AdvbctLoss
 from compatlearn.config import TrainConfig
 from compatlearn.data.images import Images
 from compatlearn.training.train import train
@@ -131,7 +131,7 @@ class Stops(torch.nn.Module):
 old = (np.eye(5, 4)[labels] + 0.3 * random.normal(size=(200, 4)) + 0.1).astype(np.float32)
 LOSSES = {
     "frozen": lambda: InfluenceLoss(torch.nn.functional.normalize(torch.eye(5, 4) + 0.1, dim=1)),
-    "trained": lambda: AdversarialLoss(old, labels, 5, epochs=3),
+    "trained": lambda: AdvbctLoss(old, labels, 5, epochs=3),
 }
 
 def run(kind, name, last=10**9, resume=False):

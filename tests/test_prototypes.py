@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from compatlearn import ConfigError, mean_classifier
-from compatlearn.pseudo.prototypes import perturb, perturbed_classifier
+from compatlearn.pseudo.prototype_perturbation import perturb, prototype_perturbation_classifier
 from compatlearn.pseudo.table import build_classifier
 
 
@@ -33,10 +33,10 @@ def test_crowded_centres_are_pushed_from_their_crowd(classes: int) -> None:
     labels = np.arange(5 * classes) % classes
     vectors = generator.normal(size=(classes, 6))[labels] + 0.1 * generator.normal(size=(5 * classes, 6))
     centres = mean_classifier(vectors, labels)
-    np.testing.assert_allclose(perturbed_classifier(vectors, labels, strength=0.7), slow(centres, 0.7), atol=1e-12)
-    np.testing.assert_allclose(perturbed_classifier(vectors, labels, strength=0.0), centres, atol=1e-12)
+    np.testing.assert_allclose(prototype_perturbation_classifier(vectors, labels, strength=0.7), slow(centres, 0.7), atol=1e-12)
+    np.testing.assert_allclose(prototype_perturbation_classifier(vectors, labels, strength=0.0), centres, atol=1e-12)
     by_name = build_classifier("prototype-perturbation", vectors, labels, options={"seed": 1})
-    np.testing.assert_array_equal(by_name, perturbed_classifier(vectors, labels))
+    np.testing.assert_array_equal(by_name, prototype_perturbation_classifier(vectors, labels))
     np.testing.assert_allclose(np.linalg.norm(by_name, axis=1), 1)
 
 
@@ -50,6 +50,8 @@ def test_the_nearest_pair_gets_farther_apart_and_who_has_room_stays() -> None:
 
 def test_two_classes_and_kinds_of_arrays() -> None:
     vectors, labels = torch.randn(6, 3), torch.arange(6) % 2
-    torch.testing.assert_close(perturbed_classifier(vectors, labels), torch.as_tensor(mean_classifier(vectors, labels)))
+    torch.testing.assert_close(
+        prototype_perturbation_classifier(vectors, labels), torch.as_tensor(mean_classifier(vectors, labels))
+    )
     with pytest.raises(ConfigError, match=r"strength must be 0 or more; got -1\.0"):
-        perturbed_classifier(vectors, labels, strength=-1.0)
+        prototype_perturbation_classifier(vectors, labels, strength=-1.0)

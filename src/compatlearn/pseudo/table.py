@@ -16,7 +16,7 @@ from ..arrays import Array, as_tensor, check_vectors
 from ..errors import DataError, FormatError, unknown
 from ..files import write_atomically
 from .centres import mean_classifier, random_walk_classifier
-from .prototypes import perturbed_classifier
+from .prototype_perturbation import prototype_perturbation_classifier
 from .softmax import trained_classifier
 
 FORMAT = "compatlearn-pseudo"
@@ -25,7 +25,7 @@ CLASSIFIERS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {  # name â
     "normalized-mean": (mean_classifier, ()),
     "random-walk": (random_walk_classifier, ("temperature", "damping", "steps")),
     "trained": (trained_classifier, ("seed",)),
-    "prototype-perturbation": (perturbed_classifier, ()),
+    "prototype-perturbation": (prototype_perturbation_classifier, ()),
 }
 
 

@@ -12,19 +12,19 @@ from ..adapters.adapter import ADAPTERS
 from ..arrays import Array, as_tensor
 from ..errors import ConfigError, unknown
 from ..losses import (
-    AdversarialLoss,
+    AdvbctLoss,
     AsymmetricLoss,
-    BasisLoss,
-    CentreLoss,
-    ConsensusLoss,
-    DistillationLoss,
+    Bt2Loss,
+    IcarlLoss,
     InfluenceLoss,
     LceLoss,
-    MixLoss,
+    LwfLoss,
+    MixbctLoss,
+    NcclLoss,
     NeighbourLoss,
     RactLoss,
-    RefreshedLoss,
     RegressionLoss,
+    UnibctLoss,
     asymmetric_contrastive_loss,
     asymmetric_triplet_loss,
     cosine_regression_loss,
@@ -117,30 +117,30 @@ def _old_classifier(old: OldKnowledge) -> nn.Module:
 
 
 def _centres(old: OldKnowledge) -> nn.Module:
-    return CentreLoss(build_classifier("mean", old.vectors, old.labels, classes=old.classes))
+    return IcarlLoss(build_classifier("mean", old.vectors, old.labels, classes=old.classes))
 
 
 def _distillation(old: OldKnowledge) -> nn.Module:
     classifier = build_classifier("trained", old.vectors, old.labels, classes=old.classes, options=old.options)
-    return DistillationLoss(classifier, old.vectors)
+    return LwfLoss(classifier, old.vectors)
 
 
 def _refreshed(old: OldKnowledge) -> nn.Module:
     options = old.options_of("temperature", "damping", "scale")
-    return RefreshedLoss(old.vectors, old.labels, old.classes, **options)
+    return UnibctLoss(old.vectors, old.labels, old.classes, **options)
 
 
 def _adversarial(old: OldKnowledge) -> nn.Module:
     if "epochs" not in old.options:
         raise ConfigError("method 'advbct' fades over the training; pass its length as options={'epochs': …}")
-    return AdversarialLoss(old.vectors, old.labels, old.classes, **old.options_of("epochs", "seed"))
+    return AdvbctLoss(old.vectors, old.labels, old.classes, **old.options_of("epochs", "seed"))
 
 
 def _basis(old: OldKnowledge) -> nn.Module:
     if old.independent is None:
         raise ConfigError("method 'bt2' needs an independently trained model's features of these images; pass --independent")
     classifier = build_classifier("normalized-mean", old.vectors, old.labels, classes=old.classes)
-    return BasisLoss(old.vectors, old.independent, classifier, **old.options_of("scale"))
+    return Bt2Loss(old.vectors, old.independent, classifier, **old.options_of("scale"))
 
 
 def _metric_learning(name: str) -> Method:
@@ -225,13 +225,13 @@ METHODS |= {
     ),
     "nccl": Method(
         "contrast with old features, weighted by their consensus (NCCL)",
-        lambda old: ConsensusLoss(old.vectors, old.labels, **old.options_of("seed")),
+        lambda old: NcclLoss(old.vectors, old.labels, **old.options_of("seed")),
         family="contrastive",
         metric="cosine",
     ),
     "mixbct": Method(
         "margin classifier of new and credible old features mixed",
-        lambda old: MixLoss(old.vectors, old.labels, old.classes, **old.options_of("seed")),
+        lambda old: MixbctLoss(old.vectors, old.labels, old.classes, **old.options_of("seed")),
         family="mixing",
         metric="cosine",
     ),

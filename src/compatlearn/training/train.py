@@ -18,7 +18,7 @@ from ..data.images import Images, Pixels
 from ..encoders.model_file import load_learner, save_learner
 from ..encoders.networks import Embedder, Learner, ModelSpec, memory_format
 from ..errors import ConfigError, IncompatibleError, TrainingError, unknown
-from ..losses import BasisLoss
+from ..losses import Bt2Loss
 from ..progress import track
 from .batches import TrainingSet, augment
 from .runs import keep_log, load_checkpoint, open_run, save_checkpoint
@@ -180,7 +180,7 @@ def _prepare_loss(loss: nn.Module | None, accelerator: Any) -> nn.Module | None:
 
 
 def _check_dimension(dimension: int, loss: nn.Module | None) -> None:
-    if isinstance(loss, BasisLoss):
+    if isinstance(loss, Bt2Loss):
         loss.check_dimension(dimension)
     old = next((value for value in loss.buffers() if value.ndim == 2), None) if loss is not None else None
     if old is not None and old.shape[1] > dimension:

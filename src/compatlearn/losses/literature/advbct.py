@@ -29,7 +29,7 @@ def reverse_gradient(values: Tensor, strength: float) -> Tensor:
     return _Reversal.apply(values, strength)
 
 
-def boundary_loss(
+def advbct_loss(
     features: Float[Tensor, "b d"],
     labels: Int[Tensor, " b"],
     centres: Float[Tensor, "c d"],
@@ -51,8 +51,8 @@ def boundary_loss(
     return excess.sum() / (excess > 0).sum().clamp(min=1)
 
 
-class AdversarialLoss(nn.Module):
-    """`boundary_loss` + (E − e + 1)/E · cross-entropy of an old-against-new discriminator behind gradient reversal.
+class AdvbctLoss(nn.Module):
+    """`advbct_loss` + (E − e + 1)/E · cross-entropy of an old-against-new discriminator behind gradient reversal.
 
     e of E is the epoch, p the share of training done; the reversal's strength is 2/(1 + e^{−10 p}) − 1. The discriminator is
     trained at full strength. It sees unit vectors on both sides: lengths alone would tell them apart.
@@ -99,7 +99,7 @@ class AdversarialLoss(nn.Module):
         self.images += len(new)
         with exact(new):
             new = new.to(self.old.dtype)
-            inside = boundary_loss(new, classes, self.centres, self.radius, self.elastic)
+            inside = advbct_loss(new, classes, self.centres, self.radius, self.elastic)
             seen = torch.cat([self.old[places], reverse_gradient(F.normalize(new, dim=1), strength)])
             is_new = torch.arange(2 * len(new), device=new.device) >= len(new)
             told = F.binary_cross_entropy_with_logits(self.discriminator(seen)[:, 0], is_new.to(seen.dtype))

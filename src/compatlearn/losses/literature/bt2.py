@@ -14,7 +14,7 @@ from ..influence import influence_loss
 EXTRA = 32  # dimensions beyond those of the independent model
 
 
-def basis_loss(
+def bt2_loss(
     features: Float[Tensor, "b d"],
     labels: Int[Tensor, " b"],
     old: Float[Tensor, "b d_old"],
@@ -68,8 +68,8 @@ def _extra(dimension: int, d_old: int, d_star: int) -> int:
     return dimension - d_star
 
 
-class BasisLoss(nn.Module):
-    """`basis_loss` with the two turns that it learns, which start at the identity.
+class Bt2Loss(nn.Module):
+    """`bt2_loss` with the two turns that it learns, which start at the identity.
 
     Args:
         old, independent: (n, d_old) and (n, d_star) features of every training image, in the order of the training set.
@@ -110,7 +110,7 @@ class BasisLoss(nn.Module):
     def forward(self, features: Float[Tensor, "b d"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]) -> Float[Tensor, ""]:
         with exact(features):
             turns: list[Tensor] = [turn.weight for turn in (self.first, self.second)]  # type: ignore[misc]
-        return basis_loss(features, labels, self.old[rows], self.independent[rows], self.classifier, *turns, scale=self.scale)
+        return bt2_loss(features, labels, self.old[rows], self.independent[rows], self.classifier, *turns, scale=self.scale)
 
 
 def _turn(dimension: int) -> nn.Module:

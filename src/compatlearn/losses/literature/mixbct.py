@@ -12,7 +12,7 @@ from ..batch import exact, whole_batch
 from .boundaries import class_means, credible_rows, unit_features
 
 
-def margin_loss(
+def mixbct_loss(
     features: Float[Tensor, "b d"],
     labels: Int[Tensor, " b"],
     classifier: Float[Tensor, "c d"],
@@ -40,8 +40,8 @@ def mixture(features: Float[Tensor, "b d"], old: Float[Tensor, "b d"], replaced:
     return torch.where(replaced[:, None], F.normalize(old, dim=1), F.normalize(features, dim=1))
 
 
-class MixLoss(nn.Module):
-    """`margin_loss` of the `mixture`: `share` of each batch, drawn among its credible rows, is old.
+class MixbctLoss(nn.Module):
+    """`mixbct_loss` of the `mixture`: `share` of each batch, drawn among its credible rows, is old.
 
     Args:
         old: (n, d_old) old feature of every training image, in the order of the training set.
@@ -73,7 +73,7 @@ class MixLoss(nn.Module):
         new, classes, places = whole_batch(features, labels, rows, self.old.shape[1])
         mixed = mixture(new, self.old[places].to(new.dtype), self.replaced(places))
         self.batches += 1
-        return margin_loss(mixed, classes, self.classifier)
+        return mixbct_loss(mixed, classes, self.classifier)
 
     def replaced(self, rows: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
         """Which images of this batch are seen as old features."""

@@ -14,7 +14,7 @@ BLOCK = 8192  # rows whose class probabilities are held at a time
 KEPT = 0.9  # share of the old features that the entropy filter lets through
 
 
-def consensus_loss(
+def nccl_loss(
     features: Float[Tensor, "b d"],
     labels: Int[Tensor, " b"],
     old: Float[Tensor, "b d"],
@@ -56,8 +56,8 @@ def class_entropy(
     return torch.cat([-(block.exp() * block).sum(dim=1) for block in blocks])
 
 
-class ConsensusLoss(nn.Module):
-    """`consensus_loss` against rows drawn anew for every batch from the whole cache, the least sure tenth left out.
+class NcclLoss(nn.Module):
+    """`nccl_loss` against rows drawn anew for every batch from the whole cache, the least sure tenth left out.
 
     Args:
         old: (n, d_old) old feature of every training image, in the order of the training set.
@@ -102,7 +102,7 @@ class ConsensusLoss(nn.Module):
             drawn = drawn[torch.randint(len(drawn), (self.sample,), generator=generator).to(drawn.device)]
         self.batches += 1
         old, memory = self.old[places].to(new.dtype), self.old[drawn].to(new.dtype)
-        return consensus_loss(new, classes, old, memory, self.labels[drawn], temperature=self.temperature)
+        return nccl_loss(new, classes, old, memory, self.labels[drawn], temperature=self.temperature)
 
 
 def sure_rows(entropy: Float[Tensor, " n"]) -> Int[Tensor, " kept"]:

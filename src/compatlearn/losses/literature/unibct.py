@@ -10,7 +10,7 @@ from ..batch import whole_batch
 from ..influence import influence_loss
 
 
-def refreshed_classifier(
+def unibct_classifier(
     new: Float[Tensor, "n d"],
     old: Float[Tensor, "n d"],
     labels: Int[Tensor, " n"],
@@ -36,8 +36,8 @@ def refreshed_classifier(
     return rows
 
 
-class RefreshedLoss(nn.Module):
-    """`influence_loss` against `refreshed_classifier`, refreshed whenever an image comes again; 0 before the first time.
+class UnibctLoss(nn.Module):
+    """`influence_loss` against `unibct_classifier`, refreshed whenever an image comes again; 0 before the first time.
 
     Within an epoch no image comes twice, so that is the first batch of every epoch but one. The new features are those that
     training itself saw: augmented, and from weights up to an epoch old.
@@ -91,7 +91,7 @@ class RefreshedLoss(nn.Module):
         """A new classifier from the new features kept since the last one."""
         rows = self.seen.nonzero()[:, 0]
         options = {"temperature": self.temperature, "damping": self.damping}
-        classifier = refreshed_classifier(self.memory[rows], self.old[rows], self.labels[rows], self.classifier, **options)
+        classifier = unibct_classifier(self.memory[rows], self.old[rows], self.labels[rows], self.classifier, **options)
         self.classifier.copy_(classifier)
         self.seen.zero_()
         self.ready.fill_(True)

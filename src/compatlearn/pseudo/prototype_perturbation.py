@@ -9,7 +9,7 @@ from ..errors import ConfigError
 from .centres import mean_classifier
 
 
-def perturbed_classifier(
+def prototype_perturbation_classifier(
     vectors: Float[Array, "n d"], labels: Int[Array, " n"], *, strength: float = 0.5, classes: int | None = None
 ) -> Float[Array, "c d"]:
     """Unit class means, each pushed away from the mean of its crowd: classes whose cosine to it is unusually large.

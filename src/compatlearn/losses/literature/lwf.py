@@ -9,7 +9,7 @@ from ...errors import ConfigError
 from ..batch import exact, old_dimensions
 
 
-def distillation_loss(
+def lwf_loss(
     features: Float[Tensor, "b d_new"],
     old: Float[Tensor, "b d_old"],
     classifier: Float[Tensor, "c d_old"],
@@ -34,8 +34,8 @@ def distillation_loss(
         return F.kl_div(new, target, reduction="batchmean", log_target=True) * temperature**2
 
 
-class DistillationLoss(nn.Module):
-    """`distillation_loss` with its classifier and the cached old features, (n, d_old), looked up by row."""
+class LwfLoss(nn.Module):
+    """`lwf_loss` with its classifier and the cached old features, (n, d_old), looked up by row."""
 
     classifier: Tensor
     old: Tensor
@@ -51,4 +51,4 @@ class DistillationLoss(nn.Module):
     def forward(
         self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]
     ) -> Float[Tensor, ""]:
-        return distillation_loss(features, self.old[rows], self.classifier, temperature=self.temperature)
+        return lwf_loss(features, self.old[rows], self.classifier, temperature=self.temperature)

@@ -1,0 +1,22 @@
+"""Regression to the old class mean: the regulariser of iCaRL."""
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ...arrays import Array, check_vectors
+from ..regression import regression_loss
+
+
+class IcarlLoss(nn.Module):
+    """`regression_loss` to the centre of the class, (c, d_old). Source: iCaRL (Rebuffi et al., 2017), as a regulariser."""
+
+    centres: Tensor
+
+    def __init__(self, centres: Float[Array, "c d_old"]) -> None:
+        super().__init__()
+        self.register_buffer("centres", check_vectors(centres, "centres").clone())
+
+    def forward(
+        self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, ""]:
+        return regression_loss(features, self.centres[labels])
