@@ -92,7 +92,8 @@ def main(
             if number >= 2:
                 seconds[name].append(taken)
     print(f"{backbone}, {SIZE} pixels, batch {batch_size}, {rows} rows × {D_OLD}, {torch.get_num_threads()} threads")
-    print(f"independent: {np.median(seconds['independent']) * 1000:.0f} ms per step\n| method | step | made in |\n|---|---|---|")
+    print(f"independent: {np.median(seconds['independent']) * 1000:.0f} ms per step")
+    print("| method | step | made in |\n|---|---|---|")
     plain = np.array(seconds["independent"])
     share = {name: once_an_epoch(steps[name].loss) / len(batches) for name in chosen}
     ratios = {name: float(np.median((np.array(seconds[name]) + share[name]) / plain)) for name in chosen}
