@@ -135,7 +135,6 @@ def test_clusters_are_what_new_models_and_adapters_are_told(tmp_path: Path) -> N
     assert np.array_equal(searched.require_labels(), load_split(recipe, tmp_path, "val")[0].labels)
 
 
-
 def test_clusters_have_no_old_classifier(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'bct' needs classes that the old model knew"):
         compare(digits(clusters=5), tmp_path)

@@ -22,7 +22,7 @@ for name, function in {
     "evaluate": "evaluate:evaluate",
     "compare": "compare:compare",
     "sweep": "compare:sweep",
-    "recipe": "recipe:recipe_keys",
+    "recipe": "recipe:recipe",
 }.items():
     app.command(f"{__package__}.{function}", name=name)  # imported when it is called
 

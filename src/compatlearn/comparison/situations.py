@@ -1,6 +1,5 @@
 """Who sees what: the images of a comparison's two models, the classes they know, and labels for images that have none."""
 
-
 import numpy as np
 from jaxtyping import Float, Int64
 
