@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
                 os.fsync(file.fileno())
             temporary.replace(path)
             _flush_folder(path.parent)
-    finally:
-        remove(temporary)
+    except BaseException:
+        with suppress(DataError):  # what went wrong first is what has to be said
+            remove(temporary)
+        raise
 
 
 @contextmanager
