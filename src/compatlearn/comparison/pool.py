@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, resource_tracker
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from .. import progress
 from ..errors import TrainingError
@@ -37,7 +37,7 @@ class Pool:
         self.workers: list[Worker] = []
         self.idle: list[Worker] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Pool":
         return self
 
     def __exit__(self, *error: object) -> None:
