@@ -482,7 +482,7 @@ def test_killed_and_run_again_is_byte_for_byte_the_uninterrupted_extraction(
         [
             sys.executable,
             "-c",
-            "import sys; from compatlearn.cli import run; sys.exit(run(sys.argv[1:]))",
+            "import sys; from compatlearn.cli.app import run; sys.exit(run(sys.argv[1:]))",
             *command(data, killed),
         ],
         env={**os.environ, "SLOW_COLOUR": "0.5", "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},

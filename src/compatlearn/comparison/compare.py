@@ -5,17 +5,12 @@ not (`cells` has the steps). Old model, its features and the decoded images are 
 """
 
 import itertools
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..arrays import Array
 from ..config import Recipe
@@ -24,12 +19,15 @@ from ..evaluation.compatibility import compatibility
 from ..features.features import Features
 from ..files import read_json, write_json
 from ..indexes.exact import Hits, search
+from ..locks import locked
 from ..pseudo.centres import check_walk
 from ..report.page import write_html
 from ..report.pictures import PictureRow, choose_pictures
 from ..report.summary import figures, summarise
+from ..training.arithmetic import choose_arithmetic
 from ..training.methods import METHODS, find_methods
 from ..training.runs import refuse_changes, versions
+from .pool import Pool
 from .situations import check_noise, open_split
 from .steps import Cell, backfill, fit_cell_adapter, load_split, queries, save_training_features, train_new, train_old
 
@@ -84,6 +82,12 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
         check_noise(cell.label_noise)
         if cell.method == "bct" and recipe.clusters is not None:
             raise ConfigError("method 'bct' needs classes that the old model knew, not clusters; leave one of the two out")
+    choose_arithmetic(recipe.training.precision)
+    with locked(out):
+        return _run_locked(recipe, cells, out)
+
+
+def _run_locked(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
     kept = {key: value for key, value in recipe.to_dict().items() if key not in ("methods", "seeds", "jobs")}
     if (out / "recipe.json").exists():
         refuse_changes(out, read_json(out / "recipe.json"), kept)  # methods, seeds and jobs may grow
@@ -91,16 +95,7 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
         write_json(out / "recipe.json", kept)
     images, _ = load_split(recipe, out, "val")
     load_split(recipe, out, "train")  # decoded once, here, before processes share it
-    with _workers(recipe.jobs) as each:
-        each(train_old, [(recipe, out, seed) for seed in dict.fromkeys(cell.seed for cell in cells)])
-        maps = [cell for cell in cells if METHODS[cell.method].adapter]
-        later = [cell for cell in cells if METHODS[cell.method].beside]
-        frozen = list(dict.fromkeys(backfill(cell) for cell in maps + later))
-        models = [cell for cell in cells if cell not in maps + later]
-        each(train_new, [(recipe, out, cell) for cell in dict.fromkeys(frozen + models)])
-        each(save_training_features, [(recipe, out, cell) for cell in frozen])
-        each(train_new, [(recipe, out, cell) for cell in later])
-        each(fit_cell_adapter, [(recipe, out, cell) for cell in maps])
+    _train_cells(recipe, cells, out)
     load, searcher = cache(Features.load), _remembering_search()  # the methods of a seed share two self tests
     rows = [_evaluate(recipe, out, cell, load, searcher) for cell in cells]
     results: dict[str, Any] = {"recipe": recipe.to_dict(), "versions": versions(), "classes": images.classes}
@@ -110,19 +105,21 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
     return results
 
 
-@contextmanager
-def _workers(jobs: int) -> Iterator[Callable[[Callable[..., None], list[tuple[Any, ...]]], None]]:
-    """Calls a function with each of many arguments: here, or in `jobs` processes that share the cores."""
-    options: dict[str, Any] = {"mp_context": multiprocessing.get_context("spawn"), "initializer": torch.set_num_threads}
-    options["initargs"] = (max(1, (os.cpu_count() or 1) // jobs),)
-    with ProcessPoolExecutor(jobs, **options) if jobs > 1 else nullcontext() as pool:
+def _train_cells(recipe: Recipe, cells: list[Cell], out: Path) -> None:
+    maps = [cell for cell in cells if METHODS[cell.method].adapter]
+    later = [cell for cell in cells if METHODS[cell.method].beside]
+    frozen = [backfill(cell) for cell in maps + later]
+    models = [cell for cell in cells if cell not in maps + later]
 
-        def each(work: Callable[..., None], arguments: list[tuple[Any, ...]]) -> None:
-            started = [pool.submit(work, *one).result if pool else partial(work, *one) for one in arguments]
-            for result in started:
-                result()
+    def tasks(some: list[Cell]) -> dict[str, tuple[Recipe, Path, Cell]]:
+        return {str(cell.folder(Path())): (recipe, out, cell) for cell in some}
 
-        yield each
+    with Pool(recipe.jobs) as pool:
+        pool.each(train_old, {f"seed-{cell.seed}/old": (recipe, out, cell.seed) for cell in cells})
+        pool.each(train_new, tasks(frozen + models))
+        pool.each(save_training_features, tasks(frozen))
+        pool.each(train_new, tasks(later))
+        pool.each(fit_cell_adapter, tasks(maps))
 
 
 def _remembering_search() -> Callable[..., Hits]:

@@ -18,6 +18,7 @@ from numpy.lib import format as npy
 from ..arrays import unit_length
 from ..errors import DataError, FormatError
 from ..files import read_json, remove, remove_leftovers, write_atomically, write_json
+from ..locks import locked
 
 FORMAT, VERSION = "compatlearn-features", 1
 MANIFEST, VECTORS, ROWS, PLAN, SKIPPED, SHARDS = (
@@ -43,12 +44,13 @@ def write(folder: Path, blocks: Iterable[Block], shape: Shape, known: dict[str, 
 
     Without a manifest a folder is not taken for features, so the old one goes first and the new one comes last.
     """
-    if (folder / PLAN).exists() and not (folder / MANIFEST).exists():
-        raise DataError(f"{folder} holds an unfinished extraction; save elsewhere, or delete {folder}")
-    clear(folder)
-    remove(folder / MANIFEST)
-    remove(folder / SKIPPED)
-    write_json(folder / MANIFEST, write_arrays(folder, blocks, shape) | known)
+    with locked(folder):
+        if (folder / PLAN).exists() and not (folder / MANIFEST).exists():
+            raise DataError(f"{folder} holds an unfinished extraction; save elsewhere, or delete {folder}")
+        clear(folder)
+        remove(folder / MANIFEST)
+        remove(folder / SKIPPED)
+        write_json(folder / MANIFEST, write_arrays(folder, blocks, shape) | known)
 
 
 def write_arrays(folder: Path, blocks: Iterable[Block], shape: Shape) -> dict[str, Any]:
