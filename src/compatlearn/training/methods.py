@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,6 +31,7 @@ from ..losses import (
     metric_learning_loss,
     weakened_regression_loss,
 )
+from ..metric import Metric
 from ..pseudo.table import build_classifier
 
 AUTO = "auto"  # what `compatlearn adapt` does unless it is told a method
@@ -68,7 +69,7 @@ class Method:
     reference: bool = False  # nobody can ship it: not compatible, or made with what is not known
     adapter: bool = False  # trains no model of images: a map from the features of the independent one
     beside: bool = False  # needs the independent model's features of the training images, and room for them in its own
-    metric: Literal["euclidean", "cosine"] = "euclidean"  # what its space is meant to be ranked by
+    metric: Metric = "euclidean"  # what its space is meant to be ranked by
 
 
 def find_method(name: str) -> Method:
