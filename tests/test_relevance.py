@@ -117,10 +117,10 @@ def test_files_that_are_none(tmp_path: Path, text: str, error: type[Exception], 
 
 
 def test_no_file_and_no_text(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there are no judgements .*none.tsv"):
+    with pytest.raises(DataError, match=r"there are no judgements .*none\.tsv"):
         Relevance.from_qrels(tmp_path / "none.tsv")
     (tmp_path / "bytes.tsv").write_bytes(b"q1\t\xff\t1\n")
-    with pytest.raises(FormatError, match="is not text in UTF-8 .* at byte 3"):
+    with pytest.raises(FormatError, match=r"is not text in UTF-8 .* at byte 3"):
         Relevance.from_qrels(tmp_path / "bytes.tsv")
 
 
