@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint types bench setup clean
+.PHONY: demo test check lint types docs bench setup clean
 
 demo: setup  ## the main job on the embedded digits: table, results.json, report.html
 	$(BIN)/compatlearn demo --out runs/demo
@@ -11,7 +11,7 @@ demo: setup  ## the main job on the embedded digits: table, results.json, report
 test: setup  ## all tests
 	$(BIN)/python -m pytest
 
-check: lint types test  ## what CI runs
+check: lint types docs test  ## what CI runs
 
 lint: setup
 	$(BIN)/ruff check .
@@ -20,6 +20,9 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+docs: setup  ## the pages and the API reference, in site/; a broken link is an error
+	$(BIN)/zensical build --strict
 
 bench: setup  ## ratios against what a user would do instead, and the pictures of docs/benchmarks.md
 	mkdir -p runs/bench
@@ -37,8 +40,8 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "compatlearn needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site

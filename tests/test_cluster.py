@@ -253,7 +253,7 @@ def test_without_an_address_ray_is_started_and_ended(tmp_path: Path) -> None:
     vectors, labels = clusters(9)
     saved(tmp_path / "old", vectors, labels, space="old")
     command = ["pseudo", "--features", "old", "--out", "p.safetensors", "--method", "mean", "--engine", "ray"]
-    script = "import sys, ray; from compatlearn.cli import run; sys.exit(run(sys.argv[1:]) + ray.is_initialized())"
+    script = "import sys, ray; from compatlearn.cli.app import run; sys.exit(run(sys.argv[1:]) + ray.is_initialized())"
     process = subprocess.run([sys.executable, "-c", script, *command], cwd=tmp_path, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert process.stdout == "p.safetensors: mean pseudo classifier, 9 classes of 4 dimensions\n"

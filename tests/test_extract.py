@@ -222,7 +222,10 @@ def test_models_that_cannot_be(tmp_path: Path, weights: Path, network: torch.nn.
         ("reznet18", None): (ConfigError, r"unknown backbone 'reznet18'; did you mean 'resnet18'\?"),
         ("resnet18.nope", weights): (ConfigError, r"timm cannot make 'resnet18.nope': .*; see timm.list_pretrained"),
         ("small_resnet4", None): (ConfigError, r"small_resnet4 has no weights of its own; give the folder of a run"),
-        (str(tmp_path / "foreign.safetensors"), None): (FormatError, r"was not written by `compatlearn train`"),
+        (str(tmp_path / "foreign.safetensors"), None): (
+            FormatError,
+            r"is no model of `compatlearn train` .its header has no format.; train one, or",
+        ),
         (str(tmp_path / "run"), weights): (DataError, "holds a training that is not finished"),
         ("test_extract:half", weights): (
             ConfigError,
@@ -479,7 +482,7 @@ def test_killed_and_run_again_is_byte_for_byte_the_uninterrupted_extraction(
         [
             sys.executable,
             "-c",
-            "import sys; from compatlearn.cli import run; sys.exit(run(sys.argv[1:]))",
+            "import sys; from compatlearn.cli.app import run; sys.exit(run(sys.argv[1:]))",
             *command(data, killed),
         ],
         env={**os.environ, "SLOW_COLOUR": "0.5", "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,13 +133,6 @@ def test_clusters_are_what_new_models_and_adapters_are_told(tmp_path: Path) -> N
     assert load_learner(frozen / "model.safetensors").classifier.weight.shape[0] == 14
     searched = Features.load(frozen / "val")
     assert np.array_equal(searched.require_labels(), load_split(recipe, tmp_path, "val")[0].labels)
-
-
-def test_clusters_without_faiss_are_refused_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ConfigError, match=r"clusters need FAISS, which is not installed; pip install 'compatlearn\[faiss\]'"):
-        compare(digits(clusters=5, methods="independent"), tmp_path)
-    assert not (tmp_path / "seed-0").exists()
 
 
 def test_clusters_have_no_old_classifier(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 """`python -m compatlearn`, and so `accelerate launch -m compatlearn train ...`."""
 
-from .cli.app import main
+from .cli import main
 
 main()

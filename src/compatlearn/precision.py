@@ -32,16 +32,22 @@ def full_precision(device: torch.device) -> Iterator[None]:
             torch.set_float32_matmul_precision(precision)
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """The processor calculates in bfloat16 itself; elsewhere torch emulates that, much slower than float32.
+
+    Where nobody tells (neither NVIDIA nor x86), accelerate decides, and a CPU is taken for one without.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return True
+
+
 @cache
 def fast_in_bfloat16(device: torch.device) -> bool:
     """Products of bfloat16 rows are faster than of float32 rows there, and are summed in float32."""
-    if device.type == "cuda":
-        known = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        known = device.type == "cpu" and any(
-            getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        )
-    return known and _sums_in_float32(device)
+    return device.type in ("cuda", "cpu") and has_bfloat16(device) and _sums_in_float32(device)
 
 
 def _sums_in_float32(device: torch.device) -> bool:

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar with rate and remaining time on a terminal, one line an epoch elsewhere."""
+"""Notices and progress on stderr: a bar with rate and remaining time on a terminal, one line an epoch elsewhere."""
 
 import sys
 import time
@@ -6,6 +6,15 @@ from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+said: set[str] = set()  # lines that are not repeated
+
+
+def say_once(line: str) -> None:
+    """Tell people something on stderr, once however often it comes up."""
+    if line not in said:
+        said.add(line)
+        print(line, file=sys.stderr)
 
 
 def track(epochs: range, title: str, total: int, images: int, shown: bool = True) -> Iterator[int]:

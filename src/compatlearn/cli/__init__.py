@@ -1,5 +1,20 @@
 """The command line."""
 
-from .app import main, run
+import sys
 
-__all__ = ["main", "run"]
+from . import signals
+
+
+def main() -> None:
+    """Entry point of the `compatlearn` command."""
+    signals.catch()  # first of all: importing the rest takes a while
+    try:
+        from .app import run
+
+        code = run(sys.argv[1:])
+    except BaseException:
+        if not signals.received:
+            raise
+        signals.say(signals.last_words(sys.argv[1:]))
+        code = signals.exit_code()
+    sys.exit(code)

@@ -1,6 +1,7 @@
 """The command line: parse, call one function, print. Results on stdout, everything else on stderr.
 
-Exit codes: 0 done, 1 an error that can be mended (one line on stderr), 2 wrong usage, 3 `--require-compatible` not met.
+Exit codes: 0 done, 1 an error that can be mended (one line on stderr), 2 wrong usage, 3 `--require-compatible` not met,
+130 interrupted, 143 terminated.
 """
 
 import re
@@ -11,6 +12,7 @@ from cyclopts import App, CycloptsError
 
 from .. import __version__
 from ..errors import CompatlearnError
+from . import signals
 
 app = App(name="compatlearn", help="Upgrade an embedding model without re-embedding the gallery.", version=__version__)
 for name, function in {
@@ -22,7 +24,7 @@ for name, function in {
     "evaluate": "evaluate:evaluate",
     "compare": "compare:compare",
     "sweep": "compare:sweep",
-    "recipe": "recipe:recipe_keys",
+    "recipe": "recipe:recipe",
 }.items():
     app.command(f"{__package__}.{function}", name=name)  # imported when it is called
 
@@ -36,15 +38,22 @@ def run(arguments: list[str]) -> int:
         return _fail(str(error), 2)
     try:
         return int(command(*bound.args, **bound.kwargs) or 0)
-    except CompatlearnError as error:
-        return _fail(str(error), 1)
-    except OSError as error:
+    except BaseException as error:
+        if signals.received or isinstance(error, KeyboardInterrupt):  # an import that is stopped fails in many ways
+            return _fail(signals.last_words(arguments), signals.exit_code())
+        return _fail(_explained(error), 1)
+
+
+def _explained(error: BaseException) -> str:
+    """An error that can be mended, in one line; any other is raised again."""
+    if isinstance(error, CompatlearnError):
+        return str(error)
+    if isinstance(error, OSError):
         reason = f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")
-        return _fail(f"{reason}; check the path, its permissions and the space left", 1)
-    except _out_of_memory() as error:
-        return _fail(f"out of memory ({str(error) or 'the processor'}); lower --batch-size or give it less data", 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on where it stopped", 130)
+        return f"{reason}; check the path, its permissions and the space left"
+    if isinstance(error, _out_of_memory()):
+        return f"out of memory ({str(error) or 'the processor'}); lower --batch-size or give it less data"
+    raise error
 
 
 def _out_of_memory() -> tuple[type[BaseException], ...]:
@@ -54,10 +63,5 @@ def _out_of_memory() -> tuple[type[BaseException], ...]:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"compatlearn: {' '.join(message.split())}", file=sys.stderr)
+    signals.say(message)
     return code
-
-
-def main() -> None:
-    """Entry point of the `compatlearn` command."""
-    sys.exit(run(sys.argv[1:]))

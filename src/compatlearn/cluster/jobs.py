@@ -20,7 +20,7 @@ from ..arrays import Array, as_tensor
 from ..data.images import Images, check_skipped
 from ..data.sources import open_images
 from ..encoders.encoder import Encoder, load_encoder
-from ..encoders.extract import encode_shards, write_shard
+from ..encoders.extract import encode_shards, extract_locked, write_shard
 from ..encoders.extract import extract as extract_here
 from ..errors import ConfigError, DataError
 from ..features.features import Features
@@ -28,6 +28,7 @@ from ..features.folder import SHARDS
 from ..features.writer import FeatureWriter
 from ..files import remove
 from ..indexes.exact import Hits, merge, nearest
+from ..locks import locked
 from ..pseudo.centres import check_classes
 from ..pseudo.table import build_classifier
 from .workers import capacity, each, get, put
@@ -52,21 +53,25 @@ def extract(
     dtype: str,
     tolerance: float,
 ) -> Features:
-    """`extract.extract`, a shard a task; `encoder` and `images` are those of `source`."""
+    """`extract.extract`, a shard a task; `encoder` and `images` are those of `source`.
+
+    This process holds the lock of `out`: the workers write different shards of one folder.
+    """
     plan: dict[str, Any] = {"shard_rows": shard_rows, "dtype": dtype}
-    finish = partial(extract_here, encoder, images, out, batch_size=batch_size, tolerance=tolerance, **plan)
+    options = plan | {"batch_size": batch_size, "tolerance": tolerance}
     if batch_size < 1 or not 0 <= tolerance <= 1:
-        return finish()  # says what is wrong
-    plan["source"], lost = images.source, 0
-    writer = FeatureWriter(out, rows=len(images), space=encoder.space, **plan)
-    for attempts in (out / SHARDS).glob("*.attempts"):
-        remove(attempts)
-    work = partial(_extract_shard, source, out.resolve(), plan, batch_size)
-    for skipped in each(work, [(shard,) for shard in writer.missing()], "shards", stay=True):
-        lost += len(skipped)
-        if skipped:
-            check_skipped(lost, len(images), tolerance, skipped[0][1])
-    return finish()
+        return extract_here(encoder, images, out, **options)  # says what is wrong
+    with locked(out):
+        plan["source"], lost = images.source, 0
+        writer = FeatureWriter(out, rows=len(images), space=encoder.space, **plan)
+        for attempts in (out / SHARDS).glob("*.attempts"):
+            remove(attempts)
+        work = partial(_extract_shard, source, out.resolve(), plan, batch_size)
+        for skipped in each(work, [(shard,) for shard in writer.missing()], "shards", stay=True):
+            lost += len(skipped)
+            if skipped:
+                check_skipped(lost, len(images), tolerance, skipped[0][1])
+        return extract_locked(encoder, images, out, **options)
 
 
 def classifier_builder(path: Path) -> Callable[..., Float[np.ndarray, "c d"]]:

@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +38,9 @@ def connected(address: str | None) -> Iterator[None]:
             if address not in (None, "auto"):  # Ray itself would try for minutes
                 host, _, port = address.rpartition(":")
                 socket.create_connection((host, int(port)), timeout=10).close()
+            stop = signal.getsignal(signal.SIGTERM)
             ray.init(address or "local", log_to_driver=False, logging_level=logging.CRITICAL, **local)
+            signal.signal(signal.SIGTERM, stop)  # Ray's own would end the command with exit code 15
         except (OSError, ValueError) as error:
             place = address or "this machine"
             raise ConfigError(f"no Ray cluster at {place} ({error}); start one with `ray start --head`") from error

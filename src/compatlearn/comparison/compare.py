@@ -5,33 +5,23 @@ not (`cells` has the steps). Old model, its features and the decoded images are 
 """
 
 import itertools
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
-from functools import cache, partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from ..arrays import Array
 from ..config import Recipe
 from ..errors import ConfigError
-from ..evaluation.compatibility import compatibility
-from ..features.features import Features
+from ..extras import require
 from ..files import read_json, write_json
-from ..indexes.exact import Hits, search
+from ..locks import locked
 from ..pseudo.centres import check_walk
-from ..report.page import write_html
-from ..report.pictures import PictureRow, choose_pictures
-from ..report.summary import figures, summarise
+from ..training.arithmetic import choose_arithmetic
 from ..training.methods import METHODS, find_methods
-from ..training.runs import refuse_changes, versions
-from .situations import check_noise, open_split
-from .steps import Cell, backfill, fit_cell_adapter, load_split, queries, save_training_features, train_new, train_old
+from ..training.runs import refuse_changes
+from .evaluate import write_results
+from .pool import Pool
+from .situations import check_noise
+from .steps import Cell, backfill, fit_cell_adapter, load_split, save_training_features, train_new, train_old
 
 
 def compare(recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -82,8 +72,18 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
     for cell in cells:  # before anything is trained
         check_walk(cell.temperature, cell.damping, recipe.steps)
         check_noise(cell.label_noise)
-        if cell.method == "bct" and recipe.clusters is not None:
-            raise ConfigError("method 'bct' needs classes that the old model knew, not clusters; leave one of the two out")
+        if METHODS[cell.method].oracle and recipe.clusters is not None:
+            raise ConfigError(
+                f"method {cell.method!r} needs classes that the old model knew, not clusters; leave one of the two out"
+            )
+    for library in ("accelerate", "jinja2", "matplotlib"):
+        require(library)  # now, not after hours of training
+    choose_arithmetic(recipe.training.precision)
+    with locked(out):
+        return _run_locked(recipe, cells, out)
+
+
+def _run_locked(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
     kept = {key: value for key, value in recipe.to_dict().items() if key not in ("methods", "seeds", "jobs")}
     if (out / "recipe.json").exists():
         refuse_changes(out, read_json(out / "recipe.json"), kept)  # methods, seeds and jobs may grow
@@ -91,94 +91,22 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
         write_json(out / "recipe.json", kept)
     images, _ = load_split(recipe, out, "val")
     load_split(recipe, out, "train")  # decoded once, here, before processes share it
-    with _workers(recipe.jobs) as each:
-        each(train_old, [(recipe, out, seed) for seed in dict.fromkeys(cell.seed for cell in cells)])
-        maps = [cell for cell in cells if METHODS[cell.method].adapter]
-        later = [cell for cell in cells if METHODS[cell.method].beside]
-        frozen = list(dict.fromkeys(backfill(cell) for cell in maps + later))
-        models = [cell for cell in cells if cell not in maps + later]
-        each(train_new, [(recipe, out, cell) for cell in dict.fromkeys(frozen + models)])
-        each(save_training_features, [(recipe, out, cell) for cell in frozen])
-        each(train_new, [(recipe, out, cell) for cell in later])
-        each(fit_cell_adapter, [(recipe, out, cell) for cell in maps])
-    load, searcher = cache(Features.load), _remembering_search()  # the methods of a seed share two self tests
-    rows = [_evaluate(recipe, out, cell, load, searcher) for cell in cells]
-    results: dict[str, Any] = {"recipe": recipe.to_dict(), "versions": versions(), "classes": images.classes}
-    results |= {"rows": rows, "summary": summarise(rows)}
-    write_json(out / "results.json", results)
-    write_html(results, out / "report.html", pictures=_pictures(results, recipe, out))
-    return results
+    _train_cells(recipe, cells, out)
+    return write_results(recipe, cells, out, images.classes)
 
 
-@contextmanager
-def _workers(jobs: int) -> Iterator[Callable[[Callable[..., None], list[tuple[Any, ...]]], None]]:
-    """Calls a function with each of many arguments: here, or in `jobs` processes that share the cores."""
-    options: dict[str, Any] = {"mp_context": multiprocessing.get_context("spawn"), "initializer": torch.set_num_threads}
-    options["initargs"] = (max(1, (os.cpu_count() or 1) // jobs),)
-    with ProcessPoolExecutor(jobs, **options) if jobs > 1 else nullcontext() as pool:
+def _train_cells(recipe: Recipe, cells: list[Cell], out: Path) -> None:
+    maps = [cell for cell in cells if METHODS[cell.method].adapter]
+    later = [cell for cell in cells if METHODS[cell.method].beside]
+    frozen = [backfill(cell) for cell in maps + later]
+    models = [cell for cell in cells if cell not in maps + later]
 
-        def each(work: Callable[..., None], arguments: list[tuple[Any, ...]]) -> None:
-            started = [pool.submit(work, *one).result if pool else partial(work, *one) for one in arguments]
-            for result in started:
-                result()
+    def tasks(some: list[Cell]) -> dict[str, tuple[Recipe, Path, Cell]]:
+        return {str(cell.folder(Path())): (recipe, out, cell) for cell in some}
 
-        yield each
-
-
-def _remembering_search() -> Callable[..., Hits]:
-    """`search` that answers from memory where the same arrays come again."""
-    known: dict[tuple[Any, ...], tuple[Any, Any, Hits]] = {}
-
-    def remembered(queries: Array, gallery: Array, k: int, metric: str, *, exclude: Array) -> Hits:
-        key = id(queries), id(gallery), k, metric
-        if key not in known:  # with the arrays, or their identities could come again for others
-            known[key] = queries, gallery, search(queries, gallery, k, metric, exclude=exclude)
-        return known[key][2]
-
-    return remembered
-
-
-def _evaluate(
-    recipe: Recipe, out: Path, cell: Cell, load: Callable[[Path], Features], searcher: Callable[..., Hits]
-) -> dict[str, Any]:
-    """The cell's row of `results.json`; the full evaluation stays in the cell's own `result.json`."""
-    folder, path = cell.folder(out), cell.folder(out) / "result.json"
-    identity = {"method": cell.method, "seed": cell.seed}
-    identity |= {"temperature": cell.temperature, "damping": cell.damping, "label_noise": cell.label_noise}
-    if (folder / "failed.json").exists():
-        return {**identity, "error": read_json(folder / "failed.json")["error"], "compatible": "no"}
-    alone = backfill(cell).folder(out)
-    known = (alone / "val" / "manifest.json").exists()
-    before = read_json(path) if path.exists() else {}
-    if not before or (known and before["independent_self"] is None):  # independent was trained since
-        place, adapter = queries(out, cell)
-        judge = partial(
-            compatibility,
-            old_query=(old := load(out / f"seed-{cell.seed}" / "old-val")),
-            old_gallery=old,
-            new_query=load(place),
-            independent=load(alone / "val") if known else None,
-            searcher=searcher,
-            adapter=adapter,
-        )
-        result = judge(metric=recipe.metric).to_dict()
-        if recipe.metric != "cosine":
-            result["cosine"] = figures(judge(metric="cosine").to_dict())
-        write_json(path, result)
-    return {**identity, **read_json(path)}
-
-
-def _pictures(results: dict[str, Any], recipe: Recipe, out: Path) -> list[PictureRow]:
-    rows = [row for row in results["rows"] if not METHODS[row["method"]].reference and "error" not in row]
-    if not rows:
-        return []
-    best = max(rows, key=lambda row: (row["seed"] == rows[0]["seed"], row["cross"]["top1"]))
-    cell = Cell(*(best[name] for name in ("seed", "method", "temperature", "damping", "label_noise")))
-    old = Features.load(out / f"seed-{cell.seed}" / "old-val")
-    place, adapter = queries(out, cell)
-    new = Features.load(place).vectors
-    new = new if adapter is None else adapter(new)
-    images = open_split(recipe, "val")
-    images = images.take(np.flatnonzero(np.isin(images.ids, old.ids)))  # the unreadable ones have no feature
-    before, after = (search(query, old.vectors, 5, recipe.metric, exclude_self=True).indices for query in (old.vectors, new))
-    return choose_pictures(before, after, images.labels, images.picture, classes=images.classes)
+    with Pool(recipe.jobs) as pool:
+        pool.each(train_old, {f"seed-{cell.seed}/old": (recipe, out, cell.seed) for cell in cells})
+        pool.each(train_new, tasks(frozen + models))
+        pool.each(save_training_features, tasks(frozen))
+        pool.each(train_new, tasks(later))
+        pool.each(fit_cell_adapter, tasks(maps))

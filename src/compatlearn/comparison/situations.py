@@ -1,7 +1,5 @@
 """Who sees what: the images of a comparison's two models, the classes they know, and labels for images that have none."""
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float, Int64
 
@@ -20,12 +18,10 @@ def open_split(recipe: Recipe, split: str) -> Images:
     Both are all classes, unless the last `test_classes` are kept for the search alone.
 
     Raises:
-        ConfigError: no data is named, fewer classes are there than the recipe divides, or FAISS is missing for clusters.
+        ConfigError: no data is named, fewer classes are there than the recipe divides.
     """
     if recipe.data is None:
         raise ConfigError("no data: the recipe names none, so pass --data (digits, a folder, Parquet files or a hub name)")
-    if recipe.clusters is not None:
-        _faiss()  # now, not after a model is trained
     images = open_images(recipe.data, split).first_classes(recipe.classes)
     known = len(images.classes) - (recipe.test_classes or 0)
     if known < 1:
@@ -82,27 +78,26 @@ def told_labels(old: Features, recipe: Recipe, seed: int) -> Features:
 
 
 def cluster_labels(vectors: Float[np.ndarray, "n d"], clusters: int, seed: int) -> Int64[np.ndarray, " n"]:
-    """Labels for images that have none: k-means of their old features, by FAISS; in [0, clusters), every one of them taken.
+    """Labels for images that have none: k-means of their old features, in mini-batches.
+
+    Args:
+        vectors: (n, d) old features.
+        clusters: how many to look for, at most n.
+        seed: of the first centres and of the batches.
+
+    Returns:
+        (n,) labels in [0, c), every one of them taken; c is `clusters`, or less where rows are identical.
 
     Raises:
-        ConfigError: FAISS is not installed; DataError: fewer rows than clusters.
+        DataError: fewer rows than clusters.
     """
-    faiss = _faiss()
+    from sklearn.cluster import MiniBatchKMeans
+
     if len(vectors) < clusters:
         raise DataError(f"{len(vectors)} old features cannot make {clusters} clusters; ask for fewer")
-    rows = np.ascontiguousarray(vectors, dtype=np.float32)
-    kmeans = faiss.Kmeans(rows.shape[1], clusters, niter=25, nredo=3, seed=seed, min_points_per_centroid=1)
-    kmeans.train(rows)
-    nearest = kmeans.index.search(rows, 1)[1][:, 0]
+    kmeans = MiniBatchKMeans(clusters, random_state=seed, batch_size=max(4096, clusters), n_init=3)
+    nearest = kmeans.fit_predict(np.asarray(vectors, dtype=np.float32))
     return np.unique(nearest, return_inverse=True)[1].astype(np.int64)  # identical rows leave clusters empty
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise ConfigError("clusters need FAISS, which is not installed; pip install 'compatlearn[faiss]'") from error
-    return faiss
 
 
 def check_noise(share: float) -> None:

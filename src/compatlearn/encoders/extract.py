@@ -17,6 +17,7 @@ from ..errors import ConfigError, DataError, first_few
 from ..features.features import Features
 from ..features.writer import FeatureWriter
 from ..files import read_json
+from ..locks import locked
 from .encoder import Encoder
 
 AHEAD = 2  # batches decoded while one is encoded
@@ -59,9 +60,35 @@ def extract(
 
     Raises:
         ConfigError: batch_size or tolerance out of range.
-        DataError: more than `tolerance` of the images are unreadable, or the model returned something else than vectors.
+        DataError: more than `tolerance` of the images are unreadable, the model returned something else than vectors, or
+            another process writes `out`.
         FormatError: `out` holds another extraction.
     """
+    with locked(out):
+        return extract_locked(
+            encoder,
+            images,
+            out,
+            batch_size=batch_size,
+            shard_rows=shard_rows,
+            dtype=dtype,
+            tolerance=tolerance,
+            threads=threads,
+        )
+
+
+def extract_locked(
+    encoder: Encoder,
+    images: Images,
+    out: Path,
+    *,
+    batch_size: int,
+    shard_rows: int,
+    dtype: str,
+    tolerance: float,
+    threads: int | None = None,
+) -> Features:
+    """`extract` for a caller that holds the lock of `out` already, and may have let others write shards there."""
     if batch_size < 1 or not 0 <= tolerance <= 1:
         raise ConfigError(
             f"batch_size must be at least 1, tolerance a share in [0, 1]; got batch_size {batch_size}, tolerance {tolerance}"

@@ -18,11 +18,13 @@ from numpy.lib import format as npy
 from ..arrays import unit_length
 from ..errors import DataError, FormatError
 from ..files import read_json, remove, remove_leftovers, write_atomically, write_json
+from ..locks import locked
 
 FORMAT, VERSION = "compatlearn-features", 1
 MANIFEST, VECTORS, ROWS, PLAN, SKIPPED, SHARDS = (
     "manifest.json", "vectors.npy", "rows.parquet", "plan.json", "skipped.json", "shards",
 )  # fmt: skip
+OPTIONAL = {"ids_from": str, "classes": list}  # older folders have none
 KEYS = {"rows": int, "dimension": int, "dtype": str, "normalized": bool, "space": str, "source": str, "shards": list}
 NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux's number; Python names it only from 3.13 on
 
@@ -42,12 +44,13 @@ def write(folder: Path, blocks: Iterable[Block], shape: Shape, known: dict[str, 
 
     Without a manifest a folder is not taken for features, so the old one goes first and the new one comes last.
     """
-    if (folder / PLAN).exists() and not (folder / MANIFEST).exists():
-        raise DataError(f"{folder} holds an unfinished extraction; save elsewhere, or delete {folder}")
-    clear(folder)
-    remove(folder / MANIFEST)
-    remove(folder / SKIPPED)
-    write_json(folder / MANIFEST, write_arrays(folder, blocks, shape) | known)
+    with locked(folder):
+        if (folder / PLAN).exists() and not (folder / MANIFEST).exists():
+            raise DataError(f"{folder} holds an unfinished extraction; save elsewhere, or delete {folder}")
+        clear(folder)
+        remove(folder / MANIFEST)
+        remove(folder / SKIPPED)
+        write_json(folder / MANIFEST, write_arrays(folder, blocks, shape) | known)
 
 
 def write_arrays(folder: Path, blocks: Iterable[Block], shape: Shape) -> dict[str, Any]:
@@ -99,7 +102,8 @@ def read(folder: Path, *, verify: bool) -> dict[str, Any]:
     columns = _open_rows(folder / ROWS, manifest["rows"])
     if verify:
         _verify(folder, vectors, manifest)
-    known = {key: manifest[key] for key in ("space", "source")}
+    known = {key: manifest[key] for key in ("space", "source")} | {"ids_from": manifest.get("ids_from", "")}
+    known |= {"classes": tuple(manifest["classes"])} if manifest.get("classes") else {}
     return {"vectors": vectors, **columns, "known_normalized": manifest["normalized"]} | known
 
 
@@ -113,6 +117,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         version = manifest.get("version")
         raise FormatError(f"{path} has version {version}, this compatlearn reads version {VERSION}; upgrade compatlearn")
     wrong = [key for key, kind in KEYS.items() if not isinstance(manifest.get(key), kind)]
+    wrong += [key for key, kind in OPTIONAL.items() if not isinstance(manifest.get(key, kind()), kind)]
+    wrong += [] if "classes" in wrong or all(isinstance(name, str) for name in manifest.get("classes", [])) else ["classes"]
     if wrong:
         raise FormatError(f"{path} has no usable {', '.join(wrong)}; extract it again")
     try:
@@ -158,6 +164,13 @@ def pickled(path: Path) -> FormatError:
     return FormatError(
         f"{path} is a pickle, which can run code when it is opened; save it as .npy, .npz, .parquet or .safetensors"
     )
+
+
+def damaged(path: Path, reason: object) -> FormatError:
+    """The refusal of a file that is cut or changed."""
+    size = f"{path.stat().st_size} bytes, " if path.is_file() else ""
+    line = str(reason).splitlines()[0].rstrip(".") if str(reason) else type(reason).__name__
+    return FormatError(f"{path} is not a whole {path.suffix or 'Parquet'} file ({size}{line}); write it again")
 
 
 def strings(column: pa.ChunkedArray) -> np.ndarray:

@@ -10,13 +10,18 @@ from torch import Tensor
 from ..errors import IncompatibleError
 
 
-def old_dimensions(features: Float[Tensor, "b d_new"], d_old: int) -> Float[Tensor, "b d_old"]:
-    """The dimensions that are compared with old features, in float32 at least."""
-    if features.shape[1] < d_old:
+def check_dimension(dimension: int, d_old: int) -> None:
+    """Raise IncompatibleError if a new model of `dimension` dimensions has fewer than the old features, `d_old`."""
+    if dimension < d_old:
         raise IncompatibleError(
-            f"the old features have {d_old} dimensions, the new model gives {features.shape[1]}; "
+            f"the old features have {d_old} dimensions, the new model gives {dimension}; "
             f"train it with dimension={d_old}, which adds a linear layer"
         )
+
+
+def old_dimensions(features: Float[Tensor, "b d_new"], d_old: int) -> Float[Tensor, "b d_old"]:
+    """The dimensions that are compared with old features, in float32 at least."""
+    check_dimension(features.shape[1], d_old)
     compared = features[:, :d_old]
     return compared.float() if compared.element_size() < 4 else compared
 

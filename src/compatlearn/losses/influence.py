@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..arrays import Array, check_vectors
-from .batch import exact, old_dimensions
+from .batch import check_dimension, exact, old_dimensions
 
 
 def influence_loss(
@@ -60,6 +60,10 @@ class InfluenceLoss(nn.Module):
         self.register_buffer("classifier", check_vectors(classifier, "classifier").clone())
         self.register_buffer("bias", None if bias is None else check_vectors(bias[None], "bias")[0].clone())
         self.scale = scale
+
+    def check_dimension(self, dimension: int) -> None:
+        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        check_dimension(dimension, self.classifier.shape[1])
 
     def forward(
         self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"] | None = None

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..arrays import Array, check_labels, check_vectors
 from ..errors import ConfigError
-from .batch import exact, old_dimensions
+from .batch import check_dimension, exact, old_dimensions
 
 TEMPERATURE = 0.2  # in mean squared lengths of an old feature
 UNIT_TEMPERATURE = 0.1  # where queries have unit length too: their distances differ less
@@ -159,6 +159,10 @@ class NeighbourLoss(nn.Module):
         self.temperature = temperature * float(self.old.square().sum(dim=1).mean())
         self.instance, self.unit = instance, unit
         self.sample = min(len(self.old), max(sample, 0 if known is None else 4 * (int(known.max()) + 1)))
+
+    def check_dimension(self, dimension: int) -> None:
+        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        check_dimension(dimension, self.old.shape[1])
 
     def forward(
         self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]

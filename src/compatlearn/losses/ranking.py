@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..arrays import Array, check_vectors
 from ..errors import ConfigError, IncompatibleError
-from .batch import old_dimensions
+from .batch import check_dimension, old_dimensions
 from .neighbours import SAMPLE, default_temperature, draw, instance_term, nearness
 
 SHARPNESS = 0.1  # temperature of the new model's own ranking, in mean squared distances to the mean new feature
@@ -90,6 +90,10 @@ class RankingLoss(nn.Module):
         self.temperature = temperature * float(self.old.square().sum(dim=1).mean())
         self.new_temperature = SHARPNESS * max(float(self.new.var(dim=0, correction=0).sum()), 1e-12)
         self.instance, self.sample = instance, sample
+
+    def check_dimension(self, dimension: int) -> None:
+        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        check_dimension(dimension, self.old.shape[1])
 
     def forward(self, features: Float[Tensor, "b d"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]) -> Float[Tensor, ""]:
         drawn = draw(self.old, self.sample)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..arrays import Array, check_vectors
-from .batch import old_dimensions
+from .batch import check_dimension, old_dimensions
 
 
 def regression_loss(features: Float[Tensor, "b d_new"], old: Float[Tensor, "b d_old"]) -> Float[Tensor, ""]:
@@ -60,6 +60,10 @@ class RegressionLoss(nn.Module):
         super().__init__()
         self.register_buffer("old", check_vectors(old, "old features"), persistent=False)
         self.loss = loss
+
+    def check_dimension(self, dimension: int) -> None:
+        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        check_dimension(dimension, self.old.shape[1])
 
     def forward(
         self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]

@@ -8,17 +8,24 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..files import read_json, write_atomically, write_json, writing
+from .arithmetic import note_change
 
 
-def open_run(out: Path, run: dict[str, Any], resume: bool) -> None:
-    """Begin a run, or make sure that what an earlier one left can be gone on with."""
+def open_run(out: Path, run: dict[str, Any], resume: bool, arithmetic: str) -> None:
+    """Begin a run, or make sure that what an earlier one left can be gone on with.
+
+    `arithmetic` is the precision that is really used here. It is recorded beside the one asked for and may change: a run can
+    move to a machine that calculates otherwise.
+    """
     left = read_json(out / "run.json") if (out / "run.json").exists() else None
     if left is not None and not resume:
         raise ConfigError(f"{out} already holds a run; pass --resume to go on with it, or another --out")
     if left is not None:
         refuse_changes(out, left, run)
+        if any(out.glob("checkpoint-*")):
+            note_change(left.get("arithmetic"), arithmetic)
     else:
-        write_json(out / "run.json", {**run, "versions": versions()})
+        write_json(out / "run.json", {**run, "arithmetic": arithmetic, "versions": versions()})
 
 
 def refuse_changes(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

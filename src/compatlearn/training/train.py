@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from ..config import TrainConfig
 from ..data.images import Images, Pixels
 from ..encoders.model_file import load_learner, save_learner
 from ..encoders.networks import Embedder, Learner, ModelSpec, memory_format
-from ..errors import ConfigError, IncompatibleError, TrainingError, unknown
-from ..losses import Bt2Loss
+from ..errors import ConfigError, TrainingError, unknown
+from ..locks import locked
 from ..progress import track
+from .arithmetic import choose_arithmetic
 from .batches import TrainingSet, augment
 from .runs import keep_log, load_checkpoint, open_run, save_checkpoint
 
@@ -43,12 +45,14 @@ def train(
         out: folder of the run: `model.safetensors`, `run.json`, `log.jsonl`, a checkpoint after every epoch until it is done.
         backbone: a name for `backbones.build_backbone`.
         loss: called as loss(features (b, d), labels (b,), rows (b,)) → scalar; None trains independently. Parameters of its
-            own are trained with the model's, persistent buffers are kept in checkpoints; neither is part of the model.
+            own are trained with the model's, persistent buffers are kept in checkpoints; neither is part of the model. If it
+            has a method `check_dimension(d)`, that is called before anything is written; it raises IncompatibleError.
         pixels: (n, 3, resize, resize) decoded images; None decodes them as they are needed.
         resume: go on from the last checkpoint; the result is that of an uninterrupted run.
 
     Raises:
         ConfigError: `out` holds another run, or an option does not fit.
+        DataError: another process writes `out`, the disk is full, or too many images cannot be read.
         IncompatibleError: the backbone gives fewer dimensions than the old features have.
         TrainingError: the loss is not finite.
 
@@ -57,8 +61,9 @@ def train(
     from accelerate import Accelerator
     from accelerate.utils import DataLoaderConfiguration, set_seed
 
+    arithmetic = choose_arithmetic(config.precision)
     accelerator = Accelerator(
-        mixed_precision=config.precision,
+        mixed_precision=arithmetic,
         log_with=_check_tracker(config.tracker),
         project_dir=out,
         dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=config.seed),
@@ -68,13 +73,28 @@ def train(
     learner = Learner(Embedder(spec), len(images.classes))
     _check_dimension(learner.embedder.dimension, loss)
     run = {"backbone": backbone, "classes": len(images.classes), "rows": len(images), **asdict(config)}
-    if accelerator.is_main_process:  # nothing is written before everything is known to fit
-        open_run(out, run, resume)
-    accelerator.wait_for_everyone()
-    if (out / "model.safetensors").exists():
-        return load_learner(out / "model.safetensors")
+    with locked(out) if accelerator.is_main_process else nullcontext():  # one lock for all processes of a job
+        if accelerator.is_main_process:  # nothing is written before everything is known to fit
+            open_run(out, run, resume, arithmetic)
+        accelerator.wait_for_everyone()
+        if (out / "model.safetensors").exists():
+            return load_learner(out / "model.safetensors")
+        loader = _loader(images, config, pixels, accelerator.num_processes)
+        return _fit(accelerator, learner, loss, loader, config, out, run, resume, title)
 
-    loader = _loader(images, config, pixels, accelerator.num_processes)
+
+def _fit(
+    accelerator: Any,
+    learner: Learner,
+    loss: nn.Module | None,
+    loader: Any,
+    config: TrainConfig,
+    out: Path,
+    run: dict[str, Any],
+    resume: bool,
+    title: str,
+) -> Learner:
+    """The loop."""
     weights = [*learner.parameters(), *(loss.parameters() if loss is not None else ())]
     optimizer = torch.optim.SGD(weights, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
     layout = memory_format(learner.embedder.backbone, config.image_size)
@@ -180,14 +200,10 @@ def _prepare_loss(loss: nn.Module | None, accelerator: Any) -> nn.Module | None:
 
 
 def _check_dimension(dimension: int, loss: nn.Module | None) -> None:
-    if isinstance(loss, Bt2Loss):
-        loss.check_dimension(dimension)
-    old = next((value for value in loss.buffers() if value.ndim == 2), None) if loss is not None else None
-    if old is not None and old.shape[1] > dimension:
-        raise IncompatibleError(
-            f"the old features have {old.shape[1]} dimensions, the backbone gives {dimension}; "
-            f"pass --dimension {old.shape[1]} to add a linear layer"
-        )
+    """Ask a loss that knows how many dimensions it needs, as those of this package do."""
+    check = getattr(loss, "check_dimension", None)
+    if check is not None:
+        check(dimension)
 
 
 def _draw_seed(*numbers: int) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...arrays import Array
 from ...errors import ConfigError
-from ..batch import exact, whole_batch
+from ..batch import check_dimension, exact, whole_batch
 from .boundaries import class_means, radii, unit_features
 
 
@@ -90,6 +90,10 @@ class AdvbctLoss(nn.Module):
             torch.manual_seed(seed)
             self.discriminator = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)).to(rows.dtype)
         self.epochs = epochs
+
+    def check_dimension(self, dimension: int) -> None:
+        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        check_dimension(dimension, self.old.shape[1])
 
     def forward(
         self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...arrays import Array, check_vectors
-from ..batch import exact, whole_batch
+from ..batch import check_dimension, exact, whole_batch
 
 
 def asymmetric_contrastive_loss(
@@ -71,6 +71,10 @@ class AsymmetricLoss(nn.Module):
         super().__init__()
         self.register_buffer("old", check_vectors(old, "old features", nonzero=True), persistent=False)
         self.loss = loss
+
+    def check_dimension(self, dimension: int) -> None:
+        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        check_dimension(dimension, self.old.shape[1])
 
     def forward(
         self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]

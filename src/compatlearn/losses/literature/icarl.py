@@ -4,6 +4,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...arrays import Array, check_vectors
+from ..batch import check_dimension
 from ..regression import regression_loss
 
 
@@ -15,6 +16,10 @@ class IcarlLoss(nn.Module):
     def __init__(self, centres: Float[Array, "c d_old"]) -> None:
         super().__init__()
         self.register_buffer("centres", check_vectors(centres, "centres").clone())
+
+    def check_dimension(self, dimension: int) -> None:
+        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        check_dimension(dimension, self.centres.shape[1])
 
     def forward(
         self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"] | None = None

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...arrays import Array, unit_rows
-from ..batch import exact, old_dimensions
+from ..batch import check_dimension, exact, old_dimensions
 from ..influence import influence_loss
 from .boundaries import class_means, least_cosines, unit_features
 
@@ -59,6 +59,10 @@ class LceLoss(nn.Module):
         self.register_buffer("boundaries", least_cosines(rows, known, centres))
         self.classifier = nn.Parameter(centres.clone())
         self.scale = scale
+
+    def check_dimension(self, dimension: int) -> None:
+        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        check_dimension(dimension, self.centres.shape[1])
 
     def forward(
         self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"] | None = None

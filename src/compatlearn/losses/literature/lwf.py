@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ...arrays import Array, check_vectors
 from ...errors import ConfigError
-from ..batch import exact, old_dimensions
+from ..batch import check_dimension, exact, old_dimensions
 
 
 def lwf_loss(
@@ -47,6 +47,10 @@ class LwfLoss(nn.Module):
         self.register_buffer("classifier", check_vectors(classifier, "classifier").clone())
         self.register_buffer("old", check_vectors(old, "old features"), persistent=False)
         self.temperature = temperature
+
+    def check_dimension(self, dimension: int) -> None:
+        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        check_dimension(dimension, self.classifier.shape[1])
 
     def forward(
         self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ...arrays import Array, unit_rows
-from ..batch import exact, whole_batch
+from ..batch import check_dimension, exact, whole_batch
 from .boundaries import class_means, credible_rows, unit_features
 
 
@@ -66,6 +66,10 @@ class MixbctLoss(nn.Module):
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
         self.classifier = nn.Parameter(unit_rows(centres))
         self.share, self.seed = share, seed
+
+    def check_dimension(self, dimension: int) -> None:
+        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        check_dimension(dimension, self.old.shape[1])
 
     def forward(
         self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]

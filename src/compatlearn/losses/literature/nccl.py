@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ...arrays import Array, as_tensor, check_labels, check_vectors, unit_rows
 from ...errors import ConfigError
 from ...pseudo.centres import mean_classifier
-from ..batch import exact, whole_batch
+from ..batch import check_dimension, exact, whole_batch
 
 BLOCK = 8192  # rows whose class probabilities are held at a time
 KEPT = 0.9  # share of the old features that the entropy filter lets through
@@ -91,6 +91,10 @@ class NcclLoss(nn.Module):
         self.register_buffer("kept", sure_rows(entropy), persistent=False)
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
         self.temperature, self.sample, self.seed = temperature, sample, seed
+
+    def check_dimension(self, dimension: int) -> None:
+        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        check_dimension(dimension, self.old.shape[1])
 
     def forward(
         self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]

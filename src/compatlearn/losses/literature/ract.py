@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ...arrays import Array, check_labels, check_vectors, unit_rows
-from ..batch import exact, whole_batch
+from ..batch import check_dimension, exact, whole_batch
 
 HARDEST = 10  # old features of other classes that an anchor is compared with
 GROUP = 16  # rows of one class whose largest cosine is looked at first
@@ -67,6 +67,10 @@ class RactLoss(nn.Module):
         for name, value in state.items():
             self.register_buffer(name, value, persistent=False)
         self.temperature = temperature
+
+    def check_dimension(self, dimension: int) -> None:
+        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        check_dimension(dimension, self.grouped.shape[1])
 
     def forward(
         self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ...arrays import Array, as_tensor, check_labels, check_vectors, unit_rows
 from ...pseudo.centres import mean_classifier, random_walk_weights
-from ..batch import whole_batch
+from ..batch import check_dimension, whole_batch
 from ..influence import influence_loss
 
 
@@ -75,6 +75,10 @@ class UnibctLoss(nn.Module):
         self.register_buffer("old", vectors, persistent=False)
         self.register_buffer("labels", known, persistent=False)
         self.temperature, self.damping, self.scale = temperature, damping, scale
+
+    def check_dimension(self, dimension: int) -> None:
+        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        check_dimension(dimension, self.old.shape[1])
 
     def forward(
         self, features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]
