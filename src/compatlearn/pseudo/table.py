@@ -28,7 +28,14 @@ CLASSIFIERS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {  # name â
 
 @dataclass(frozen=True)
 class PseudoClassifier:
-    """A pseudo classifier and where it comes from: rows (c, d_old), the old space, the method and its options."""
+    """A pseudo classifier and its origin.
+
+    Attributes:
+        rows: (c, d_old).
+        method: name in `CLASSIFIERS`; empty where it is not known.
+        space: of the old features; empty where it is not known.
+        options: of the method.
+    """
 
     rows: Float[Array, "c d"]
     method: str
@@ -39,10 +46,20 @@ class PseudoClassifier:
 def build_classifier(
     method: str, vectors: Array, labels: Array, *, classes: int | None = None, options: Mapping[str, Any] | None = None
 ) -> Any:
-    """The pseudo classifier called `method` of old features, (c, d_old); options that it does not take are left alone.
+    """Build a pseudo classifier by name.
+
+    Args:
+        method: name in `CLASSIFIERS`.
+        vectors: (n, d_old) old features.
+        labels: (n,) class of each row.
+        classes: number of classes; by default one more than the largest label.
+        options: of any method; those that this one does not take are ignored.
+
+    Returns:
+        (c, d_old), NumPy or torch as `vectors` is.
 
     Raises:
-        ConfigError: there is no such method; the message names the nearest.
+        ConfigError: there is no such method (the message names the nearest), or an option is out of range.
         DataError: the features cannot be used.
     """
     if method not in CLASSIFIERS:
@@ -52,7 +69,12 @@ def build_classifier(
 
 
 def save_classifier(classifier: PseudoClassifier, path: Path) -> None:
-    """Write the file; atomic."""
+    """Write the file, whole or not at all.
+
+    Args:
+        classifier: what to write.
+        path: the file; an existing one is replaced.
+    """
     header = {
         "format": FORMAT,
         "method": classifier.method,
@@ -63,11 +85,17 @@ def save_classifier(classifier: PseudoClassifier, path: Path) -> None:
 
 
 def load_classifier(path: Path) -> PseudoClassifier:
-    """Read the file, or anyone's safetensors with one (c, d) tensor called `classifier` or `weight`.
+    """Read the file, or anyone's safetensors with a (c, d) tensor called `classifier` or `weight`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The classifier; of a foreign file, method and space are empty.
 
     Raises:
-        DataError: there is no such file.
-        FormatError: not safetensors (a pickle, say), or without such a tensor.
+        DataError: there is no such file, or its tensor is not finite.
+        FormatError: it is not safetensors (but a pickle, say), or has no such tensor.
     """
     header, tensors = read_tensors(path, format=None, what="pseudo classifier", remedy="make one with `compatlearn pseudo`")
     rows = tensors.get("classifier", tensors.get("weight"))

@@ -1,4 +1,4 @@
-"""The table of methods: a name, what it is, and the function that makes its loss from what is known of the old model."""
+"""The table of methods: a name, what it is, and the function that builds its loss from what is known of the old model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,52 +34,75 @@ from ..losses import (
 from ..metric import Metric
 from ..pseudo.table import build_classifier
 
-AUTO = "auto"  # what `compatlearn adapt` does unless it is told a method
+AUTO = "auto"  # what `compatlearn adapt` does by default
 LIBRARY = "pml:"  # and the name of a loss
 
 
 @dataclass(frozen=True)
 class OldKnowledge:
-    """What a method may use: old features of the new training data; the old classifier only where it happens to be known.
+    """What a method may use: old features of the new training data, and the old classifier only where it happens to be known.
 
-    vectors: (n, d_old) in the order of the training set; labels: (n,) of the *new* data; classifier: loads the old one,
-    weight (c, d_old) and bias (c,); independent: (n, d_star) features of an independently trained new model.
+    Attributes:
+        vectors: (n, d_old) old features in the order of the training set.
+        labels: (n,) labels of the *new* data.
+        classes: number of classes.
+        classifier: loads the old classifier, weight (c, d_old) and bias (c,); None where it is not known.
+        options: temperature, damping, steps, scale, seed, epochs, as far as they are set.
+        independent: (n, d_star) features of an independently trained new model.
     """
 
     vectors: Array
     labels: Array
     classes: int
     classifier: Callable[[], nn.Linear] | None = None
-    options: dict[str, Any] = field(default_factory=dict)  # temperature, damping, steps, scale, seed, epochs
+    options: dict[str, Any] = field(default_factory=dict)
     independent: Array | None = None
 
     def options_of(self, *names: str) -> dict[str, Any]:
-        """Those of the options that are set; the others keep the defaults of the loss."""
+        """Those of the options that are set, as keyword arguments; the others keep the defaults of the loss."""
         return {name: self.options[name] for name in names if name in self.options}
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the comparison."""
+    """One row of a comparison.
+
+    Attributes:
+        summary: one line.
+        loss: builds the loss; None for no compatible loss.
+        family: by which several methods are chosen at once.
+        options: keys of the recipe that only this method depends on.
+        baseline: trained without regard to the old model: what a full backfill gives.
+        oracle: made with the old model's own classifier, which is known only in a comparison.
+        adapter: trains no model of images, but a map from the features of the independent one.
+        beside: needs the independent model's features of the training images, and room for them in its own features.
+        metric: what its space is meant to be ranked by.
+    """
 
     summary: str
     loss: Callable[[OldKnowledge], nn.Module | None]
     family: str = "paper"
-    options: tuple[str, ...] = ()  # keys of the recipe that it alone depends on
-    baseline: bool = False  # trained without regard to the old model: what a full backfill gives
-    oracle: bool = False  # made with the old model's own classifier, which is not known outside of a comparison
-    adapter: bool = False  # trains no model of images: a map from the features of the independent one
-    beside: bool = False  # needs the independent model's features of the training images, and room for them in its own
-    metric: Metric = "euclidean"  # what its space is meant to be ranked by
+    options: tuple[str, ...] = ()
+    baseline: bool = False
+    oracle: bool = False
+    adapter: bool = False
+    beside: bool = False
+    metric: Metric = "euclidean"
 
     @property
     def reference(self) -> bool:
-        """Not deployable, there to compare with: incompatible, or made with the old classifier."""
+        """Not deployable, only for comparison: incompatible, or made with the old classifier."""
         return self.baseline or self.oracle
 
 
 def find_method(name: str) -> Method:
-    """The method called `name`.
+    """The method of a name.
+
+    Args:
+        name: key of `METHODS`, or `pml:` and the name of a loss.
+
+    Returns:
+        The method.
 
     Raises:
         ConfigError: there is none (the message names the nearest), or it needs an extra that is not installed.
@@ -92,7 +115,17 @@ def find_method(name: str) -> Method:
 
 
 def find_methods(names: str | list[str]) -> list[str]:
-    """`all`, or names of methods and families in a list or separated by commas, checked; each method once."""
+    """Names of methods from names of methods and families.
+
+    Args:
+        names: in a list or separated by commas; `all` for every method.
+
+    Returns:
+        The methods, each once, in the order asked for.
+
+    Raises:
+        ConfigError: a name is unknown.
+    """
     listed = [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
     families: dict[str, list[str]] = {"all": list(METHODS)}
     for name, method in METHODS.items():
@@ -116,7 +149,7 @@ def _old_classifier(old: OldKnowledge) -> nn.Module:
         raise ConfigError("method 'bct' needs the old model's own classifier, which is not known here; use 'random-walk'")
     classifier = old.classifier()
     weight, bias = classifier.weight.detach(), classifier.bias.detach()
-    if len(weight) < old.classes:  # BCT completes it: means of old features, as long as the rows that are there
+    if len(weight) < old.classes:  # BCT completes it with means of old features, as long as the existing rows
         means = build_classifier("normalized-mean", old.vectors, old.labels, classes=old.classes)[len(weight) :]
         weight = torch.cat([weight, as_tensor(means).to(weight) * weight.norm(dim=1).mean()])
         bias = torch.cat([bias, bias.mean().expand(len(means))])
@@ -160,7 +193,7 @@ def _metric_learning(name: str) -> Method:
 
 
 class _Methods(dict[str, Method]):
-    """The table; `pml:<Loss>` is a method as well, for every loss of pytorch-metric-learning."""
+    """The table; `pml:<Loss>` is a method too, for every loss of pytorch-metric-learning."""
 
     def __missing__(self, name: str) -> Method:
         if not name.startswith(LIBRARY):
