@@ -57,5 +57,5 @@ def load_loss(
 
 def _aligned(path: Path, images: Images) -> Array:
     features = Features.load(path, verify=True)
-    vectors: Array = features.vectors[features.align(images.ids, str(path))]
+    vectors: Array = features.vectors[features.align(images.ids, str(path), "the training images", images.ids_from)]
     return vectors

@@ -186,20 +186,23 @@ class Features:
         known = {"known_normalized": self.known_normalized, "classes": classes}
         return self._with(self.vectors, labels, self._readers.get("ids", self.__dict__.get("ids")), **known)
 
-    def align(self, ids: Values, name: str = "the features", wanted: str = "the items") -> Int[np.ndarray, " m"]:
+    def align(
+        self, ids: Values, name: str = "the features", wanted: str = "the items", wanted_from: str = ""
+    ) -> Int[np.ndarray, " m"]:
         """(m,) the row that holds each of `ids`, so that `features.take(rows).ids` equals `ids`.
 
         Args:
             ids: any number of ids, an id perhaps several times.
             name: what messages call these features.
             wanted: what messages call the owner of `ids`.
+            wanted_from: where `ids` come from, as `ids_from` says it; "" is unknown.
 
         Raises:
             DataError: an id of these features occurs more than once.
-            IncompatibleError: an id has no row, or numbers meet text.
+            IncompatibleError: an id has no row, numbers meet text, or row numbers meet ids.
         """
         check_unique(self.ids, name)
-        theirs = Items(wanted, self.vectors, None, to_ids(ids, len(ids)), "")
+        theirs = Items(wanted, self.vectors, None, to_ids(ids, len(ids)), "", wanted_from)
         return require_rows(theirs, Items(name, self.vectors, None, self.ids, "", self.ids_from))
 
     def rows_of_class(self, label: int) -> Int64[np.ndarray, " m"]:

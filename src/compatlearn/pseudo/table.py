@@ -28,12 +28,21 @@ CLASSIFIERS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {  # name â
 
 @dataclass(frozen=True)
 class PseudoClassifier:
-    """A pseudo classifier and where it comes from: rows (c, d_old), the old space, the method and its options."""
+    """A pseudo classifier and where it comes from.
+
+    Attributes:
+        rows: (c, d_old).
+        method: its name in `CLASSIFIERS`; "" of anyone's file.
+        space: the old model; "" is unknown.
+        options: of the method.
+        classes: the c names of the classes, or None where they are numbers alone.
+    """
 
     rows: Float[Array, "c d"]
     method: str
     space: str
     options: dict[str, Any]
+    classes: tuple[str, ...] | None = None
 
 
 def build_classifier(
@@ -58,7 +67,7 @@ def save_classifier(classifier: PseudoClassifier, path: Path) -> None:
         "method": classifier.method,
         "space": classifier.space,
         "options": classifier.options,
-    }
+    } | ({} if classifier.classes is None else {"classes": list(classifier.classes)})
     write_tensors(path, {"classifier": as_tensor(classifier.rows)}, header)
 
 
@@ -75,5 +84,6 @@ def load_classifier(path: Path) -> PseudoClassifier:
         raise FormatError(f"{path} has no tensor 'classifier' or 'weight', only {', '.join(tensors) or 'none'}; rename it")
     check_vectors(rows, f"the pseudo classifier {path}")
     ours = header.get("format") == FORMAT
-    options = json.loads(header["options"]) if ours else {}
-    return PseudoClassifier(rows, header.get("method", ""), header.get("space", ""), options)
+    options, classes = (json.loads(header.get(key, "null") if ours else "null") for key in ("options", "classes"))
+    names = None if classes is None else tuple(classes)
+    return PseudoClassifier(rows, header.get("method", ""), header.get("space", ""), options or {}, names)
