@@ -13,9 +13,11 @@ from safetensors import safe_open
 from compatlearn.cli.columns import Columns
 from compatlearn.data.sources import open_images
 from compatlearn.errors import CompatlearnError, DataError, FormatError, IncompatibleError
+from compatlearn.evaluation.compatibility import compatibility
+from compatlearn.features.classes import same_classes
 from compatlearn.features.features import Features
-from compatlearn.features.ids import pair, same_classes
-from compatlearn.pseudo.table import load_classifier
+from compatlearn.features.ids import pair
+from compatlearn.pseudo.table import PseudoClassifier, load_classifier, save_classifier
 from samples import CAT, DOG, call, clusters, complaint, image_folder, write_images
 
 VECTORS, LABELS = clusters()
@@ -225,6 +227,34 @@ def test_one_numbering_for_several_files() -> None:
     assert pair(ant.take(slice(1, 2)), cat).tolist() == [1]  # dog is 1 of ant's classes and 1 of cat's; compared by name
     with pytest.raises(IncompatibleError, match=r"have another class in old features under the same id \(first: b\)"):
         pair(Features(VECTORS[:1], ["cat"], ["b"]), cat)
+
+
+def test_compatibility_asks_by_name() -> None:
+    names = np.array(["ant", "dog", "eel"])[LABELS]
+    some = names != "ant"  # the gallery numbers dog and eel 0 and 1, the queries 1 and 2
+    query = Features(VECTORS, names, SKUS)
+    gallery = Features(VECTORS[some], names[some], SKUS[some])
+    verdict = compatibility(old_query=query, old_gallery=gallery, new_query=query)
+    assert verdict.queries_without_relevant == 10  # the ants
+    assert verdict.old_self.top1.value == pytest.approx(2 / 3)
+    with pytest.raises(IncompatibleError, match=r"classes of old_query are names .*, those of new_query numbers"):
+        compatibility(old_query=query, old_gallery=gallery, new_query=Features(VECTORS, LABELS, SKUS))
+
+
+def test_a_pseudo_classifier_is_used_by_name(tmp_path: Path) -> None:
+    rows = np.eye(3, 4, dtype=np.float32)
+    path = tmp_path / "p.safetensors"
+    save_classifier(PseudoClassifier(rows, "mean", "", {}, ("cat", "dog", "eel")), path)
+    loaded = load_classifier(path)
+    np.testing.assert_array_equal(loaded.rows_for(("eel", "cat", "dog")), rows[[2, 0, 1]])
+    np.testing.assert_array_equal(loaded.rows_for(("cat", "dog", "eel")), rows)
+    with pytest.raises(
+        IncompatibleError, match=r"1 of 3 classes of the training data are not in .* \(first: ant; it has cat, dog"
+    ):
+        loaded.rows_for(("ant", "cat", "dog"))
+    with pytest.raises(IncompatibleError, match="has 3 classes, the training data 2"):
+        loaded.rows_for(("cat", "dog"))
+    np.testing.assert_array_equal(PseudoClassifier(rows, "", "", {}).rows_for(("ant", "bee", "cat")), rows)
 
 
 def test_names_and_numbers_do_not_meet(tmp_path: Path) -> None:

@@ -44,8 +44,9 @@ class Columns:
         Raises:
             CompatlearnError: as `Features.load` and `same_classes` do, in the words of the command line.
         """
+        from ..features.classes import same_classes
         from ..features.features import Features
-        from ..features.ids import are_rows, same_classes
+        from ..features.ids import are_rows
 
         try:
             names = self._names(files)

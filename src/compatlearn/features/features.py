@@ -14,6 +14,7 @@ from ..errors import DataError, FormatError, IncompatibleError
 from . import checks
 from . import folder as feature_folder
 from . import formats as feature_files
+from .classes import renumbered
 from .ids import ROWS, Items, check_unique, require_rows
 from .names import Names
 from .values import Classes, Values, to_ids, to_labels, to_vectors
@@ -176,13 +177,7 @@ class Features:
         Raises:
             IncompatibleError: these classes have no names, or one is not in `classes`.
         """
-        places = {name: number for number, name in enumerate(classes)}
-        absent = [name for name in self.classes or () if name not in places]
-        if self.classes is None or absent:
-            reason = f"{len(absent)} of its classes are not among them" if absent else "its classes have no names"
-            raise IncompatibleError(f"{self.source or 'the features'} cannot be numbered by names: {reason}; give them all")
-        numbers = np.array([places[name] for name in self.classes])
-        labels = None if self.labels is None else numbers[self.labels]
+        labels = renumbered(self.labels, self.classes, classes, self.source or "the features")
         known = {"known_normalized": self.known_normalized, "classes": classes}
         return self._with(self.vectors, labels, self._readers.get("ids", self.__dict__.get("ids")), **known)
 

@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import Float
 
 from ..arrays import Array, as_tensor, check_vectors
-from ..errors import FormatError, unknown
+from ..errors import FormatError, IncompatibleError, first_few, unknown
 from ..files import read_tensors, write_tensors
 from .centres import mean_classifier, random_walk_classifier
 from .prototypes import perturbed_classifier
@@ -43,6 +43,30 @@ class PseudoClassifier:
     space: str
     options: dict[str, Any]
     classes: tuple[str, ...] | None = None
+
+    def rows_for(self, classes: tuple[str, ...], name: str = "the pseudo classifier") -> Float[Array, "c d"]:
+        """The rows in the order of the data's classes: by name where these have names here, else as they are.
+
+        Args:
+            classes: the data's names of its classes.
+            name: what messages call this classifier.
+
+        Raises:
+            IncompatibleError: another number of classes, or other names.
+        """
+        if len(self.rows) != len(classes):
+            raise IncompatibleError(
+                f"{name} has {len(self.rows)} classes, the training data {len(classes)}; make it from features of this data"
+            )
+        if self.classes is None or self.classes == classes:
+            return self.rows
+        absent = sorted(set(classes) - set(self.classes))
+        if absent:
+            raise IncompatibleError(
+                f"{len(absent)} of {len(classes)} classes of the training data are not in {name} (first: {first_few(absent)}; "
+                f"it has {first_few(self.classes)}); make it from features of this data"
+            )
+        return as_tensor(self.rows)[[self.classes.index(one) for one in classes]]
 
 
 def build_classifier(
