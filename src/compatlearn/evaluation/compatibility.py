@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ..errors import IncompatibleError
+from ..features.classes import same_classes
 from ..features.ids import FeaturesLike, Items, check_space, rows_of
 from ..indexes.exact import Hits, search
 from .figures import Figure, bootstrap
@@ -144,6 +145,7 @@ def compatibility(
     optional = {"new_gallery": new_gallery, "independent": independent, "independent_gallery": independent_gallery}
     given = {"old_query": old_query, "old_gallery": old_gallery, "new_query": new_query} | optional
     items = {name: Items.of(features, name) for name, features in given.items() if features is not None}
+    items = dict(zip(items, same_classes(*items.values()), strict=True))
     pairs = _pairs(items)
     old, gallery = pairs["old_self"]
     if adapter is not None:
