@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from .evaluation.compatibility import Compatibility, compatibility
     from .evaluation.relevance import Relevance
     from .features.features import Features
-    from .indexes.exact import Hits, search
+    from .indexes.exact import search
+    from .indexes.hits import Hits
     from .indexes.query_map import Cut, QueryMap
     from .losses.influence import InfluenceLoss, influence_loss
     from .losses.neighbours import NeighbourLoss
@@ -32,7 +33,8 @@ _HOMES = {
     "evaluation.compatibility": ("Compatibility", "compatibility"),
     "evaluation.relevance": ("Relevance",),
     "features.features": ("Features",),
-    "indexes.exact": ("Hits", "search"),
+    "indexes.exact": ("search",),
+    "indexes.hits": ("Hits",),
     "indexes.query_map": ("Cut", "QueryMap"),
     "losses.influence": ("InfluenceLoss", "influence_loss"),
     "losses.neighbours": ("NeighbourLoss",),

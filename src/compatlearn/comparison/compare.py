@@ -23,7 +23,9 @@ from ..errors import ConfigError
 from ..evaluation.compatibility import compatibility
 from ..features.features import Features
 from ..files import read_json, write_json
-from ..indexes.exact import Hits, search
+from ..indexes.exact import search
+from ..indexes.hits import Hits
+from ..metric import Metric
 from ..pseudo.centres import check_walk
 from ..report.page import write_html
 from ..report.pictures import PictureRow, choose_pictures
@@ -129,7 +131,7 @@ def _remembering_search() -> Callable[..., Hits]:
     """`search` that answers from memory where the same arrays come again."""
     known: dict[tuple[Any, ...], tuple[Any, Any, Hits]] = {}
 
-    def remembered(queries: Array, gallery: Array, k: int, metric: str, *, exclude: Array) -> Hits:
+    def remembered(queries: Array, gallery: Array, k: int, metric: Metric, *, exclude: Array) -> Hits:
         key = id(queries), id(gallery), k, metric
         if key not in known:  # with the arrays, or their identities could come again for others
             known[key] = queries, gallery, search(queries, gallery, k, metric, exclude=exclude)

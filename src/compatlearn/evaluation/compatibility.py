@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float, Int
 
 from ..errors import IncompatibleError
 from ..features.ids import FeaturesLike, Items, check_space, rows_of
-from ..indexes.exact import Hits, search
+from ..indexes.exact import search
+from ..indexes.hits import Hits
 from .figures import Figure, bootstrap
 from .metrics import map_at_r, negative_flips, relevance, top_k
 
