@@ -222,7 +222,10 @@ def test_models_that_cannot_be(tmp_path: Path, weights: Path, network: torch.nn.
         ("reznet18", None): (ConfigError, r"unknown backbone 'reznet18'; did you mean 'resnet18'\?"),
         ("resnet18.nope", weights): (ConfigError, r"timm cannot make 'resnet18.nope': .*; see timm.list_pretrained"),
         ("small_resnet4", None): (ConfigError, r"small_resnet4 has no weights of its own; give the folder of a run"),
-        (str(tmp_path / "foreign.safetensors"), None): (FormatError, r"was not written by `compatlearn train`"),
+        (str(tmp_path / "foreign.safetensors"), None): (
+            FormatError,
+            r"is no model of `compatlearn train` .its header has no format.; train one, or",
+        ),
         (str(tmp_path / "run"), weights): (DataError, "holds a training that is not finished"),
         ("test_extract:half", weights): (
             ConfigError,

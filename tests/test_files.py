@@ -1,5 +1,6 @@
 """A file is whole or not there; JSON comes back as it went in."""
 
+import errno
 import os
 import resource
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from compatlearn.errors import DataError, FormatError
-from compatlearn.files import read_json, remove_leftovers, write_atomically, write_json
+from compatlearn.files import read_json, read_tensors, remove_leftovers, write_atomically, write_json, write_tensors
 
 
 @contextmanager
@@ -94,6 +95,63 @@ def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "runs").write_text("")
     with pytest.raises(DataError, match=r"cannot write .*runs/a\.json: .*; check the path and its permissions"):
         write_json(tmp_path / "runs" / "a.json", {})
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_the_umask_decides_who_may_read(tmp_path, write, umask, mode):
+    path = tmp_path / ("weights.npz" if write is WRITERS["npz"] else "weights.npy")
+    before = os.umask(umask)
+    try:
+        for _ in range(2):  # the second replaces the first
+            write_atomically(path, write)
+            assert path.stat().st_mode & 0o777 == mode
+    finally:
+        os.umask(before)
+
+
+def test_a_cleaning_up_that_fails_does_not_hide_what_failed(tmp_path):
+    path = tmp_path / "figures.json"
+
+    def write(temporary: Path) -> None:
+        temporary.unlink()
+        temporary.mkdir()  # which unlink cannot remove
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with pytest.raises(DataError) as caught:
+        write_atomically(path, write)
+    assert str(caught.value) == f"cannot write {path}: Read-only file system; check the path and its permissions"
+
+
+def test_tensors_and_their_header_come_back(tmp_path):
+    path = tmp_path / "deep" / "a.safetensors"
+    weights = {"weights": torch.arange(6.0).reshape(2, 3).T, "half": torch.ones(2).bfloat16()}
+    write_tensors(path, weights, {"format": "ours", "sizes": {"d": (2, 3), "scale": np.float32(0.5)}})
+    header, tensors = read_tensors(path, format="ours", what="map", remedy="make one")
+    assert header == {"format": "ours", "sizes": '{"d": [2, 3], "scale": 0.5}'}
+    assert tensors.keys() == weights.keys()
+    assert all(torch.equal(tensors[name], weights[name]) for name in weights)
+    assert read_tensors(path, format=None, what="map", remedy="make one")[0] == header
+
+
+def test_tensors_that_cannot_be_read(tmp_path):
+    path = tmp_path / "a.safetensors"
+
+    def said():
+        with pytest.raises(DataError) as caught:
+            read_tensors(path, format="ours", what="map", remedy="make one")
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert said() == f"there is no map {path}; make one"
+    write_tensors(path, {"weights": BIG}, {"format": "theirs"})
+    assert said() == f"{path} is no map (theirs); make one"
+    write_tensors(path, {"weights": BIG}, {})
+    assert said() == f"{path} is no map (its header has no format); make one"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert said().startswith(f"{path} is not a whole safetensors file ({path.stat().st_size} bytes: ")
+    torch.save(BIG, path)
+    assert said().startswith(f"{path} is not a whole safetensors file (")
 
 
 def test_leftovers_are_those_of_one_file(tmp_path):

@@ -255,7 +255,7 @@ def test_a_full_disk_at_a_checkpoint_is_one_error(
 
 def test_a_foreign_file_is_not_a_model(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(2)}, tmp_path / "model.pt")
-    with pytest.raises(FormatError, match="not a safetensors file"):
+    with pytest.raises(FormatError, match="is not a whole safetensors file"):
         load_learner(tmp_path / "model.pt")
 
 

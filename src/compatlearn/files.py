@@ -1,19 +1,23 @@
-"""Write a file whole or not at all; read and write JSON."""
+"""Write a file whole or not at all; read and write JSON, and safetensors with a header."""
 
 import dataclasses
 import errno
 import json
 import math
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from .errors import DataError, FormatError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -21,8 +25,9 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to the disk, then rename it to `path`.
 
-    Whoever looks sees the old file or the new one, never a part. The temporary name keeps the suffix, for writers that
-    would add one. A process that is killed leaves its temporary file behind: see `remove_leftovers`.
+    Whoever looks sees the old file or the new one, never a part. The file gets the mode that the umask allows, whatever
+    `write` gave it. The temporary name keeps the suffix, for writers that would add one. A process that is killed leaves
+    its temporary file behind: see `remove_leftovers`.
 
     Raises:
         DataError: the disk is full, or the folder cannot be written.
@@ -31,13 +36,19 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()
+            mode = stat.S_IMODE(temporary.stat().st_mode)  # asking for the umask would change it for other threads
             write(temporary)
+            if stat.S_IMODE(temporary.stat().st_mode) != mode:  # safetensors gives 0600
+                temporary.chmod(mode)
             with temporary.open("r+b") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
             _flush_folder(path.parent)
-    finally:
-        remove(temporary)
+    except BaseException:
+        with suppress(OSError):  # the failure itself is what the user must see
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
@@ -101,6 +112,56 @@ def read_json(path: Path) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise FormatError(f"{path} is not JSON: {error.msg} at {where}; mend it or write it again") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], header: Mapping[str, object]) -> None:
+    """Write tensors, of any device, as safetensors with a header; atomic.
+
+    Args:
+        path: the file.
+        tensors: name → tensor of any shape and dtype.
+        header: text is stored as it is, anything else as JSON; `format` says whose file it is.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    texts = {key: value if isinstance(value, str) else json.dumps(_plain(value)) for key, value in header.items()}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, lambda temporary: save_file(contiguous, temporary, texts))
+
+
+def read_tensors(path: Path, *, format: str | None, what: str, remedy: str) -> tuple[dict[str, str], dict[str, "Tensor"]]:
+    """Header and tensors, on the CPU, of a safetensors file.
+
+    Args:
+        path: the file.
+        format: the header's `format` must be this; None takes anyone's file.
+        what: the thing in the file as messages call it, such as "adapter".
+        remedy: how messages end, such as "make one with `compatlearn adapt`".
+
+    Returns:
+        The header as it is stored (`json.loads` gives back what was no text), and name → tensor.
+
+    Raises:
+        DataError: there is no such file.
+        FormatError: it is not whole, not safetensors (a pickle is not opened), or of another format.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no {what} {path}; {remedy}")
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        size = path.stat().st_size
+        raise FormatError(f"{path} is not a whole safetensors file ({size} bytes: {reason}); {remedy}") from error
+    if format is not None and header.get("format") != format:
+        found = header.get("format") or "its header has no format"
+        raise FormatError(f"{path} is no {what} ({found}); {remedy}")
+    return header, tensors
 
 
 def _flush_folder(folder: Path) -> None:

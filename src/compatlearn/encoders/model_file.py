@@ -4,36 +4,27 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
 from ..errors import FormatError
-from ..files import write_atomically
+from ..files import read_tensors, write_tensors
 from .networks import Embedder, Learner, ModelSpec
+
+FORMAT = "compatlearn-model"
+REMEDY = "train one, or for other weights give a backbone name and --weights"
 
 
 def save_learner(learner: Learner, path: Path) -> None:
     """Weights of embedder and classifier as safetensors, the model's spec in the header; atomic."""
-    header = {"format": "compatlearn-model", "spec": json.dumps(asdict(learner.embedder.spec))}
-    weights = {name: value.detach().cpu().contiguous() for name, value in learner.state_dict().items()}
-    write_atomically(path, lambda temporary: save_file(weights, temporary, header))
+    write_tensors(path, learner.state_dict(), {"format": FORMAT, "spec": asdict(learner.embedder.spec)})
 
 
 def load_learner(path: Path) -> Learner:
     """A model that `train` saved.
 
     Raises:
+        DataError: there is no such file.
         FormatError: the file is not safetensors, or was not written by `save_learner`.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            header, weights = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise FormatError(f"{path} is not a safetensors file: {error}") from error
-    if header.get("format") != "compatlearn-model":
-        raise FormatError(
-            f"{path} was not written by `compatlearn train`; for other weights give a backbone name and --weights"
-        )
+    header, weights = read_tensors(path, format=FORMAT, what="model of `compatlearn train`", remedy=REMEDY)
     try:
         spec = json.loads(header["spec"])
         spec |= {"mean": tuple(spec["mean"]), "std": tuple(spec["std"])}

@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from ..arrays import Array, as_tensor, check_vectors
-from ..errors import DataError, FormatError, unknown
-from ..files import write_atomically
+from ..errors import FormatError, unknown
+from ..files import read_tensors, write_tensors
 from .centres import mean_classifier, random_walk_classifier
 from .prototypes import perturbed_classifier
 from .softmax import trained_classifier
@@ -60,10 +57,9 @@ def save_classifier(classifier: PseudoClassifier, path: Path) -> None:
         "format": FORMAT,
         "method": classifier.method,
         "space": classifier.space,
-        "options": json.dumps(classifier.options),
+        "options": classifier.options,
     }
-    rows = as_tensor(classifier.rows).cpu().contiguous()
-    write_atomically(path, lambda temporary: save_file({"classifier": rows}, temporary, header))
+    write_tensors(path, {"classifier": as_tensor(classifier.rows)}, header)
 
 
 def load_classifier(path: Path) -> PseudoClassifier:
@@ -73,20 +69,10 @@ def load_classifier(path: Path) -> PseudoClassifier:
         DataError: there is no such file.
         FormatError: not safetensors (a pickle, say), or without such a tensor.
     """
-    if not path.is_file():
-        raise DataError(f"there is no pseudo classifier {path}; make one with `compatlearn pseudo`")
-    try:
-        with safe_open(path, "pt") as file:
-            header, names = file.metadata() or {}, list(file.keys())
-            name = next((name for name in ("classifier", "weight") if name in names), None)
-            rows: Tensor | None = file.get_tensor(name) if name else None
-    except (OSError, SafetensorError) as error:
-        raise FormatError(
-            f"{path} is not a whole safetensors file ({path.stat().st_size} bytes: {error}); "
-            "make it again with `compatlearn pseudo` (a pickle is not opened)"
-        ) from error
+    header, tensors = read_tensors(path, format=None, what="pseudo classifier", remedy="make one with `compatlearn pseudo`")
+    rows = tensors.get("classifier", tensors.get("weight"))
     if rows is None:
-        raise FormatError(f"{path} has no tensor 'classifier' or 'weight', only {', '.join(names) or 'none'}; rename it")
+        raise FormatError(f"{path} has no tensor 'classifier' or 'weight', only {', '.join(tensors) or 'none'}; rename it")
     check_vectors(rows, f"the pseudo classifier {path}")
     ours = header.get("format") == FORMAT
     options = json.loads(header["options"]) if ours else {}
