@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from .adapters.adapter import Adapter, fit_adapter, load_adapter, save_adapter
     from .adapters.slerp import slerp
     from .errors import CompatlearnError, ConfigError, DataError, FormatError, IncompatibleError, TrainingError
-    from .evaluation.compatibility import Compatibility, compatibility
+    from .evaluation.compatibility import compatibility
     from .evaluation.relevance import Relevance
+    from .evaluation.result import Compatibility
     from .features.features import Features
     from .indexes.exact import search
     from .indexes.hits import Hits
@@ -30,8 +31,9 @@ _HOMES = {
     "adapters.adapter": ("Adapter", "fit_adapter", "load_adapter", "save_adapter"),
     "adapters.slerp": ("slerp",),
     "errors": ("CompatlearnError", "ConfigError", "DataError", "FormatError", "IncompatibleError", "TrainingError"),
-    "evaluation.compatibility": ("Compatibility", "compatibility"),
+    "evaluation.compatibility": ("compatibility",),
     "evaluation.relevance": ("Relevance",),
+    "evaluation.result": ("Compatibility",),
     "features.features": ("Features",),
     "indexes.exact": ("search",),
     "indexes.hits": ("Hits",),

@@ -82,6 +82,7 @@ def evaluate(
             independent=load(alone / "val") if known else None,
             searcher=searcher,
             adapter=adapter,
+            pad=True,  # some methods train models that are narrower than the old one
         )
         before = judge(metric=recipe.metric).to_dict()
         if recipe.metric != "cosine":
