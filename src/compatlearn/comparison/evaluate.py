@@ -16,7 +16,9 @@ from ..config import Recipe
 from ..evaluation.compatibility import compatibility
 from ..features.features import Features
 from ..files import read_json, write_json
-from ..indexes.exact import Hits, search
+from ..indexes.exact import search
+from ..indexes.hits import Hits
+from ..metric import Metric
 from ..report.advice import Files
 from ..report.outcome import Outcome, is_reference
 from ..report.page import write_html
@@ -80,6 +82,7 @@ def evaluate(
             independent=load(alone / "val") if known else None,
             searcher=searcher,
             adapter=adapter,
+            pad=True,  # some methods train models that are narrower than the old one
         )
         before = judge(metric=recipe.metric).to_dict()
         if recipe.metric != "cosine":
@@ -92,7 +95,7 @@ def remembering_search() -> Callable[..., Hits]:
     """`search` that answers from memory where the same arrays come again."""
     known: dict[tuple[Any, ...], tuple[Any, Any, Hits]] = {}
 
-    def remembered(queries: Array, gallery: Array, k: int, metric: str, *, exclude: Array) -> Hits:
+    def remembered(queries: Array, gallery: Array, k: int, metric: Metric, *, exclude: Array) -> Hits:
         key = id(queries), id(gallery), k, metric
         if key not in known:  # with the arrays, or their identities could come again for others
             known[key] = queries, gallery, search(queries, gallery, k, metric, exclude=exclude)

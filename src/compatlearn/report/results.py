@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import FormatError
-from ..evaluation.compatibility import TESTS, ClassChange, Compatibility, Scores
 from ..evaluation.figures import Figure
+from ..evaluation.result import TESTS, ClassChange, Compatibility, Scores
+from ..metric import Verdict
 
-Verdict = Literal["yes", "no", "undecided"]
 VERDICTS: tuple[Verdict, ...] = ("yes", "no", "undecided")
 DIFFERENCES = ("gain", "update_gain", "negative_flips")
 SETTINGS = ("method", "seed", "temperature", "damping", "label_noise")
