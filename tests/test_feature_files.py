@@ -121,7 +121,10 @@ BAD_TABLES = {
     "integers": (lists([[1, 2]], pa.int32()), r"the vectors are list<.*int32.*>, not lists of floats"),
     "text": (pa.table({"vector": ["a"]}), "the vectors are string, not lists of floats"),
     "null labels": (columns(label=[0, None, *range(8)]), "labels are null from row 1 on"),
-    "text labels": (columns(label=["cat"] * 10), r"labels must be integers, not <U3; number the classes from 0"),
+    "labels of floats": (
+        columns(label=[0.5] * 10),
+        r"labels must be integers or names, not float64; number the classes from 0",
+    ),
     "float ids": (columns(id=[0.5] * 10), "ids must be integers or text, not float64"),
     "no rows": (columns(label=LABELS).slice(0, 0), r"has no rows"),
 }
@@ -235,10 +238,12 @@ def test_paths_that_hold_no_features(tmp_path):
     with pytest.raises(FormatError, match=r"holds no features: neither manifest\.json nor \.parquet files"):
         Features.load(tmp_path)
     (tmp_path / "old.csv").write_text("1,2\n")
-    with pytest.raises(FormatError, match=r"old\.csv is no format of features; give a folder of features, or \.npy, "):
+    with pytest.raises(
+        FormatError, match=r"old\.csv is text, and features are numbers in binary; save its columns as \.parquet or \.npz"
+    ):
         Features.load(tmp_path / "old.csv")
     np.savez(tmp_path / "old.npz", embeddings=VECTORS)
-    with pytest.raises(FormatError, match=r"old\.npz has no array 'vectors' or 'vector', only: embeddings; rename"):
+    with pytest.raises(FormatError, match=r"old\.npz has no key 'vectors' or 'vector', only: embeddings; name the one with"):
         Features.load(tmp_path / "old.npz")
     np.save(tmp_path / "old.npy", np.ones((10, 4), int))
     with pytest.raises(FormatError, match=r"old\.npy: vectors must be float16, float32 or float64, not int64"):

@@ -59,8 +59,8 @@ def test_lists_and_tensors_become_arrays():
         ((np.ones((3, 2), int),), "vectors must be float16, float32 or float64, not int64"),
         (([[1.0], [1.0, 2.0]],), "give every row the same length"),
         ((np.ones((3, 2)), [0, 1]), r"labels must hold one class for each of 3 rows; got shape \(2,\)"),
-        ((np.ones((3, 2)), [0.0, 1.0, 2.0]), "labels must be integers, not float64"),
-        ((np.ones((3, 2)), [True, False, True]), "labels must be integers, not bool"),
+        ((np.ones((3, 2)), [0.0, 1.0, 2.0]), "labels must be integers or names, not float64"),
+        ((np.ones((3, 2)), [True, False, True]), "labels must be integers or names, not bool"),
         ((np.ones((3, 2)), None, [1, 2]), r"ids must hold one id for each of 3 rows; got shape \(2,\)"),
         ((np.ones((3, 2)), None, [0.5, 1.5, 2.5]), "ids must be integers or text, not float64"),
         ((np.ones((3, 2)), None, np.array([1, "a", None], object)), "ids must be integers or text, not object"),
@@ -207,7 +207,7 @@ def test_rows_of_class_are_those_with_its_label(labels, ordered):
         rows = features.rows_of_class(label)
         np.testing.assert_array_equal(rows, np.flatnonzero(labels == label))
         rows[:] = -1  # the caller's own
-    with pytest.raises(DataError, match="have no labels for their 3 rows"):
+    with pytest.raises(DataError, match=r"has no labels \(3 rows\)"):
         Features(np.ones((3, 1))).rows_of_class(0)
 
 
@@ -357,12 +357,15 @@ def test_align_refuses_what_it_cannot_find():
     with pytest.raises(IncompatibleError) as caught:
         features.align(np.array([7, 8, 63, -1, 64, 1000]), "the old gallery")
     assert str(caught.value) == (
-        "4 of 6 ids have no feature in the old gallery (first: 8, -1, 64, …); extract features for them"
+        "4 of 6 ids of the items are not in the old gallery (first: 8, -1, 64, …); extract the same rows with both models"
     )
-    with pytest.raises(IncompatibleError, match="ids of the features are numbers, the wanted ids text"):
+    with pytest.raises(
+        IncompatibleError,
+        match=r"the ids of the items are text \(first: 7\) and those of the features numbers \(first: 63, 56, 49, …\)",
+    ):
         features.align(np.array(["7"]))
     twice = features.take(np.array([0, 1, 1, 2, 3, 3]))
-    with pytest.raises(IncompatibleError, match=r"2 ids of the features belong to several rows \(first: 42, 56\)"):
+    with pytest.raises(DataError, match=r"2 ids of the features occur more than once \(first: 42, 56\)"):
         twice.align(np.array([63]))
 
 
@@ -373,20 +376,24 @@ def test_check_names_the_rows_at_fault():
     with pytest.raises(DataError) as caught:
         features.check(2, "the old query")
     assert str(caught.value) == (
-        "3 of 10 labels of the old query are out of range [0, 2) (first: 2, 2, 2 in rows 2, 5, 8); "
+        "3 of 10 labels of the old query are out of range [0, 2) (first: 2, 2, 2 in rows 2 (id 14), 5 (id 35), 8 (id 56)); "
         "give every row a class in range"
     )
     with pytest.raises(DataError, match=r"1 of 2 labels of the features are negative \(first: -1 in rows 1\)"):
         Features(np.ones((2, 2)), [0, -1]).check()
     features.vectors[3, 1], features.vectors[8, 0] = np.nan, -np.inf
-    with pytest.raises(DataError, match=r"2 of 10 rows of the features have NaN or infinity \(first: 3, 8\)"):
+    with pytest.raises(
+        DataError, match=r"2 of 10 rows of the features have NaN or infinity \(first: 3 \(id 21\), 8 \(id 56\)\)"
+    ):
         features.check()
 
 
 def test_labels_may_be_missing_until_they_are_needed():
     features = Features(np.ones((3, 2)))
     features.check()
-    message = r"the old gallery have no labels for their 3 rows; store labels beside the vectors \(\.npz, \.parquet\)"
+    message = (
+        r"the old gallery has no labels \(3 rows\); store labels beside the vectors \(\.npz, \.parquet\), or name their column"
+    )
     with pytest.raises(DataError, match=message):
         features.require_labels("the old gallery")
     with pytest.raises(DataError, match=message):

@@ -1,24 +1,24 @@
 """Features: the vectors a model gave, with their labels, ids and the space they live in."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int, Int64, Shaped
-from torch import Tensor
 
 from ..arrays import unit_length
-from ..errors import DataError, FormatError, IncompatibleError, first_few
+from ..errors import DataError, FormatError, IncompatibleError
+from . import checks
 from . import folder as feature_folder
 from . import formats as feature_files
+from .ids import ROWS, Items, check_unique, require_rows
+from .names import Names
+from .values import Classes, Values, to_ids, to_labels, to_vectors
 
-Values: TypeAlias = np.ndarray | Tensor | Sequence[Any]
 Reader: TypeAlias = Callable[[], np.ndarray]  # of a column that is read when it is first asked for
-BLOCK = 65536  # rows looked at in one go: a memory map is read through and never held
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -27,10 +27,12 @@ class Features:
 
     Attributes:
         vectors: (n, d) float16, float32 or float64, often a memory map (copy-on-write: the file never changes).
-        labels: (n,) int64 class of each row, or None where nobody gave them.
+        labels: (n,) int64 class of each row, or None where nobody gave them. Names become numbers: see `classes`.
         ids: (n,) int64 or text, by default the row numbers. Labels and ids of a folder are read when first asked for.
         space: the model that gave the vectors, such as "resnet18@3f2a9c01"; "" is unknown.
         source: where the rows come from, for people to read.
+        ids_from: where the ids come from: "column 'sku'", "key 'ids'", "row numbers" and why; "" is unknown.
+        classes: the names of classes 0, 1, …, or None where classes are numbers alone.
 
     Raises:
         DataError: no rows, not floats, or counts that disagree.
@@ -39,6 +41,8 @@ class Features:
     vectors: Float[np.ndarray, "n d"]
     space: str
     source: str
+    ids_from: str
+    classes: Classes
     known_normalized: bool | None
     _readers: dict[str, Reader]
 
@@ -50,27 +54,32 @@ class Features:
         space: str = "",
         source: str = "",
         *,
+        ids_from: str = "",
+        classes: Classes = None,
         known_normalized: bool | None = None,
     ) -> None:
-        found = _vectors(_numpy(vectors))
+        found = to_vectors(vectors)
         readers: dict[str, Reader] = {}
-        self.__dict__.update(vectors=found, space=space, source=source, known_normalized=known_normalized, _readers=readers)
         if callable(labels):
             readers["labels"] = labels
+        elif labels is None:
+            self.__dict__["labels"] = None
         else:
-            self.__dict__["labels"] = None if labels is None else _labels(_numpy(labels), len(found))
+            self.__dict__["labels"], classes = to_labels(labels, len(found), classes)
         if ids is None or callable(ids):
             readers["ids"] = ids or partial(np.arange, len(found))
         else:
-            self.__dict__["ids"] = _ids(_numpy(ids), len(found))
+            self.__dict__["ids"] = to_ids(ids, len(found))
+        self.__dict__.update(vectors=found, space=space, source=source, known_normalized=known_normalized)
+        self.__dict__.update(ids_from=ids_from or (ROWS if ids is None else ""), classes=classes, _readers=readers)
 
     @cached_property
     def labels(self) -> Int64[np.ndarray, " n"] | None:
-        return _labels(self._readers["labels"](), len(self))
+        return to_labels(self._readers["labels"](), len(self), self.classes)[0]
 
     @cached_property
     def ids(self) -> Shaped[np.ndarray, " n"]:
-        return _ids(self._readers["ids"](), len(self))
+        return to_ids(self._readers["ids"](), len(self))
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -93,22 +102,42 @@ class Features:
         """Every vector has unit length (within 0.001); read from the manifest where there is one."""
         if self.known_normalized is not None:
             return self.known_normalized
-        blocks = range(0, len(self), BLOCK)
-        return all(unit_length(self.vectors[start : start + BLOCK]) for start in blocks)
+        blocks = range(0, len(self), checks.BLOCK)
+        return all(unit_length(self.vectors[start : start + checks.BLOCK]) for start in blocks)
 
     @classmethod
-    def load(cls, path: str | Path, *, verify: bool = False) -> "Features":
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        verify: bool = False,
+        vector_column: str | None = None,
+        id_column: str | None = None,
+        label_column: str | None = None,
+        space: str = "",
+    ) -> "Features":
         """Open features: a folder that `save` wrote, or anyone's .npy, .npz, .parquet (or a folder of them),
         .safetensors or .pt with `vectors`, and where known `labels` and `ids` (or `vector`, `label`, `id`).
 
         Args:
+            path: the folder or file.
             verify: read everything once and compare it with the manifest's checksums.
+            vector_column: column of .parquet, or key of .npz, .safetensors and .pt, where it has another name.
+            id_column: the same for the ids; "row" takes the number of each row for its id.
+            label_column: the same for the labels.
+            space: the model that gave the vectors, where the file does not say.
 
         Raises:
             DataError: no such path.
-            FormatError: the file is truncated, foreign, changed, unfinished, or a pickle.
+            FormatError: the file is truncated, foreign, changed, unfinished, or a pickle; has no such column; or has none
+                that is known to hold ids, and others that could.
+            IncompatibleError: the file says that its vectors are of another space.
         """
-        columns = feature_files.read(Path(path), verify=verify)
+        names = Names(vector_column, id_column, label_column)
+        columns = feature_files.read(Path(path), verify=verify, names=names)
+        if space and columns.setdefault("space", space) not in ("", space):
+            raise IncompatibleError(f"{path} says that it is of space {columns['space']!r}, not {space!r}; give the right one")
+        columns["space"] = columns.get("space") or space
         try:
             return cls(**columns)
         except FormatError:
@@ -120,6 +149,7 @@ class Features:
         """Write vectors.npy, rows.parquet and, last, manifest.json; features already in `folder` are replaced.
 
         Args:
+            folder: where to.
             shard_rows: rows that share one checksum.
 
         Raises:
@@ -128,40 +158,49 @@ class Features:
         starts = range(0, len(self), shard_rows)
         blocks = (self._columns(slice(start, start + shard_rows)) for start in starts)
         shape = feature_folder.Shape(len(self), self.dimension, self.vectors.dtype)
-        feature_folder.write(Path(folder), blocks, shape, {"space": self.space, "source": self.source})
+        known: dict[str, Any] = {"space": self.space, "source": self.source}
+        known |= {"ids_from": self.ids_from} if self.ids_from else {}
+        known |= {} if self.classes is None else {"classes": list(self.classes)}
+        feature_folder.write(Path(folder), blocks, shape, known)
 
     def take(self, rows: Shaped[np.ndarray, " m"] | slice) -> "Features":
         """The given rows, by number, mask or slice, in that order."""
-        known = True if self.known_normalized else None
-        return Features(*self._columns(rows), space=self.space, source=self.source, known_normalized=known)
+        return self._with(*self._columns(rows), known_normalized=True if self.known_normalized else None)
 
-    def align(self, ids: Values, name: str = "the features") -> Int[np.ndarray, " m"]:
-        """(m,) the row that holds each of `ids`, so that `features.take(rows).ids` equals `ids`.
+    def with_classes(self, classes: tuple[str, ...]) -> "Features":
+        """The same features, their named classes numbered as `classes` has them.
+
+        Args:
+            classes: every name of this object's classes, and perhaps more.
 
         Raises:
-            IncompatibleError: an id has no row or several, or numbers meet text.
+            IncompatibleError: these classes have no names, or one is not in `classes`.
         """
-        wanted = _ids(_numpy(ids), len(ids))
-        if wanted.dtype.kind != self.ids.dtype.kind:
-            kinds = {"i": "numbers", "U": "text"}
-            mine, theirs = kinds[self.ids.dtype.kind], kinds[wanted.dtype.kind]
-            raise IncompatibleError(f"the ids of {name} are {mine}, the wanted ids {theirs}; use one kind for both")
-        increasing = bool((self.ids[1:] > self.ids[:-1]).all())
-        order = np.arange(len(self)) if increasing else np.argsort(self.ids, kind="stable")
-        ordered = self.ids if increasing else self.ids[order]
-        twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-        if len(twice):
-            raise IncompatibleError(
-                f"{len(twice)} ids of {name} belong to several rows (first: {first_few(twice)}); give every row its own id"
-            )
-        places = np.minimum(np.searchsorted(ordered, wanted), len(self) - 1)
-        absent = wanted[ordered[places] != wanted]
-        if len(absent):
-            raise IncompatibleError(
-                f"{len(absent)} of {len(wanted)} ids have no feature in {name} (first: {first_few(absent)}); "
-                "extract features for them"
-            )
-        return order[places]
+        places = {name: number for number, name in enumerate(classes)}
+        absent = [name for name in self.classes or () if name not in places]
+        if self.classes is None or absent:
+            reason = f"{len(absent)} of its classes are not among them" if absent else "its classes have no names"
+            raise IncompatibleError(f"{self.source or 'the features'} cannot be numbered by names: {reason}; give them all")
+        numbers = np.array([places[name] for name in self.classes])
+        labels = None if self.labels is None else numbers[self.labels]
+        known = {"known_normalized": self.known_normalized, "classes": classes}
+        return self._with(self.vectors, labels, self._readers.get("ids", self.__dict__.get("ids")), **known)
+
+    def align(self, ids: Values, name: str = "the features", wanted: str = "the items") -> Int[np.ndarray, " m"]:
+        """(m,) the row that holds each of `ids`, so that `features.take(rows).ids` equals `ids`.
+
+        Args:
+            ids: any number of ids, an id perhaps several times.
+            name: what messages call these features.
+            wanted: what messages call the owner of `ids`.
+
+        Raises:
+            DataError: an id of these features occurs more than once.
+            IncompatibleError: an id has no row, or numbers meet text.
+        """
+        check_unique(self.ids, name)
+        theirs = Items(wanted, self.vectors, None, to_ids(ids, len(ids)), "")
+        return require_rows(theirs, Items(name, self.vectors, None, self.ids, "", self.ids_from))
 
     def rows_of_class(self, label: int) -> Int64[np.ndarray, " m"]:
         """(m,) the rows of a class, ascending, from the labels alone: `vectors[rows_of_class(c)]` reads no other class.
@@ -173,44 +212,52 @@ class Features:
         first, last = np.searchsorted(labels, [label, label + 1], sorter=order)
         return np.arange(first, last) if order is None else order[first:last].copy()
 
-    def require_labels(self, name: str = "the features") -> Int[np.ndarray, " n"]:
+    def require_labels(self, name: str = "the feature set") -> Int[np.ndarray, " n"]:
         """(n,) the labels.
+
+        Args:
+            name: what messages call these features: their file, say.
 
         Raises:
             DataError: there are none.
         """
         if (labels := self.labels) is None:
             raise DataError(
-                f"{name} have no labels for their {len(self)} rows; store labels beside the vectors (.npz, .parquet)"
+                f"{name} has no labels ({len(self)} rows); store labels beside the vectors (.npz, .parquet), "
+                "or name their column (label_column)"
             )
         return labels
 
-    def check(self, classes: int | None = None, name: str = "the features") -> None:
+    def check(self, classes: int | None = None, name: str = "the features", *, nonzero: bool = False) -> None:
         """Read every row once.
 
         Args:
             classes: if given, there must be labels, each in [0, classes); otherwise labels may be any class from 0 up.
+            name: what messages call these features: their file, say.
+            nonzero: whether a vector of length zero is a fault.
 
         Raises:
-            DataError: NaN or infinity in the vectors, or labels out of range.
+            DataError: NaN, infinity or (with `nonzero`) zeros in the vectors, or labels out of range; with the rows and ids.
         """
-        blocks = range(0, len(self), BLOCK)
-        faults = (np.flatnonzero(~np.isfinite(self.vectors[i : i + BLOCK]).all(axis=1)) + i for i in blocks)
-        bad = np.concatenate(list(faults))
-        if len(bad):
-            raise DataError(
-                f"{len(bad)} of {len(self)} rows of {name} have NaN or infinity (first: {first_few(bad)}); extract them again"
-            )
-        if classes is None and not self.has_labels:
-            return
-        labels = self.require_labels(name)
-        bad = np.flatnonzero((labels < 0) | (labels >= (np.inf if classes is None else classes)))
-        if len(bad):
-            allowed = "negative" if classes is None else f"out of range [0, {classes})"
-            raise DataError(
-                f"{len(bad)} of {len(self)} labels of {name} are {allowed} "
-                f"(first: {first_few(labels[bad])} in rows {first_few(bad)}); give every row a class in range"
-            )
+        checks.check_finite(self.vectors, self.ids_or_none, name, nonzero=nonzero)
+        if classes is not None or self.has_labels:
+            checks.check_range(self.require_labels(name), self.ids_or_none, classes, name)
+
+    def check_varied(self, name: str = "the features") -> None:
+        """Read rows until one differs from the first.
+
+        Args:
+            name: what messages call these features: their file, say.
+
+        Raises:
+            DataError: there is one row, or all of them hold the same vector.
+        """
+        checks.check_varied(self.vectors, name)
+
+    @property
+    def ids_or_none(self) -> Shaped[np.ndarray, " n"] | None:
+        """(n,) the ids; None where they are row numbers and so tell nothing more."""
+        return None if self.ids_from.startswith(ROWS) else self.ids
 
     @cached_property
     def _class_order(self) -> Int64[np.ndarray, " n"] | None:
@@ -224,42 +271,7 @@ class Features:
     def _columns(self, rows: Any) -> tuple[Any, Any, Any]:
         return self.vectors[rows], None if self.labels is None else self.labels[rows], self.ids[rows]
 
-
-def _numpy(values: Values) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        foreign = values.is_floating_point() and values.dtype not in (torch.float16, torch.float32, torch.float64)
-        values = values.float() if foreign else values  # NumPy has no bfloat16
-    try:
-        array: np.ndarray = np.asarray(values)
-    except ValueError as error:
-        raise DataError(f"not an array: {error}; give every row the same length") from error
-    return array
-
-
-def _vectors(vectors: np.ndarray) -> np.ndarray:
-    if vectors.ndim != 2 or 0 in vectors.shape:
-        raise DataError(f"vectors must be (rows, dimension), both at least 1; got shape {vectors.shape}")
-    if vectors.dtype.name not in ("float16", "float32", "float64"):
-        raise DataError(f"vectors must be float16, float32 or float64, not {vectors.dtype}; convert them with astype")
-    return vectors if vectors.dtype.isnative else vectors.astype(vectors.dtype.newbyteorder("="))
-
-
-def _labels(labels: np.ndarray, rows: int) -> np.ndarray:
-    if labels.shape != (rows,):
-        raise DataError(f"labels must hold one class for each of {rows} rows; got shape {labels.shape}")
-    if labels.dtype.kind not in "iu":
-        raise DataError(f"labels must be integers, not {labels.dtype}; number the classes from 0")
-    return labels.astype(np.int64, copy=not labels.flags.writeable)  # torch warns about read-only memory
-
-
-def _ids(ids: np.ndarray, rows: int) -> np.ndarray:
-    if ids.shape != (rows,):
-        raise DataError(f"ids must hold one id for each of {rows} rows; got shape {ids.shape}")
-    if ids.dtype.kind == "O" and all(isinstance(one, str) for one in ids):
-        ids = ids.astype(str)
-    if ids.dtype.kind == "u" and ids.size and ids.max() > np.iinfo(np.int64).max:
-        raise DataError(f"ids must fit in 63 bits; the largest is {ids.max()}; store them as text")
-    if ids.dtype.kind not in "iuU":
-        raise DataError(f"ids must be integers or text, not {ids.dtype}; convert them with astype")
-    return ids if ids.dtype.kind == "U" else ids.astype(np.int64, copy=not ids.flags.writeable)
+    def _with(self, vectors: Any, labels: Any, ids: Any, **known: Any) -> "Features":
+        """Other rows or numbers of the same origin."""
+        origin = {name: self.__dict__[name] for name in ("space", "source", "ids_from", "classes")}
+        return Features(vectors, labels, ids, **{**origin, **known})

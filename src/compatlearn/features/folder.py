@@ -23,6 +23,7 @@ FORMAT, VERSION = "compatlearn-features", 1
 MANIFEST, VECTORS, ROWS, PLAN, SKIPPED, SHARDS = (
     "manifest.json", "vectors.npy", "rows.parquet", "plan.json", "skipped.json", "shards",
 )  # fmt: skip
+OPTIONAL = {"ids_from": str, "classes": list}  # older folders have none
 KEYS = {"rows": int, "dimension": int, "dtype": str, "normalized": bool, "space": str, "source": str, "shards": list}
 NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux's number; Python names it only from 3.13 on
 
@@ -99,7 +100,8 @@ def read(folder: Path, *, verify: bool) -> dict[str, Any]:
     columns = _open_rows(folder / ROWS, manifest["rows"])
     if verify:
         _verify(folder, vectors, manifest)
-    known = {key: manifest[key] for key in ("space", "source")}
+    known = {key: manifest[key] for key in ("space", "source")} | {"ids_from": manifest.get("ids_from", "")}
+    known |= {"classes": tuple(manifest["classes"])} if manifest.get("classes") else {}
     return {"vectors": vectors, **columns, "known_normalized": manifest["normalized"]} | known
 
 
@@ -113,6 +115,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         version = manifest.get("version")
         raise FormatError(f"{path} has version {version}, this compatlearn reads version {VERSION}; upgrade compatlearn")
     wrong = [key for key, kind in KEYS.items() if not isinstance(manifest.get(key), kind)]
+    wrong += [key for key, kind in OPTIONAL.items() if not isinstance(manifest.get(key, kind()), kind)]
+    wrong += [] if "classes" in wrong or all(isinstance(name, str) for name in manifest.get("classes", [])) else ["classes"]
     if wrong:
         raise FormatError(f"{path} has no usable {', '.join(wrong)}; extract it again")
     try:
@@ -158,6 +162,13 @@ def pickled(path: Path) -> FormatError:
     return FormatError(
         f"{path} is a pickle, which can run code when it is opened; save it as .npy, .npz, .parquet or .safetensors"
     )
+
+
+def damaged(path: Path, reason: object) -> FormatError:
+    """The refusal of a file that is cut or changed."""
+    size = f"{path.stat().st_size} bytes, " if path.is_file() else ""
+    line = str(reason).splitlines()[0].rstrip(".") if str(reason) else type(reason).__name__
+    return FormatError(f"{path} is not a whole {path.suffix or 'Parquet'} file ({size}{line}); write it again")
 
 
 def strings(column: pa.ChunkedArray) -> np.ndarray:
