@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from .adapters.slerp import slerp
     from .errors import CompatlearnError, ConfigError, DataError, FormatError, IncompatibleError, TrainingError
     from .evaluation.compatibility import Compatibility, compatibility
+    from .evaluation.relevance import Relevance
     from .features.features import Features
-    from .indexes.exact import Hits, search
+    from .indexes.exact import search
+    from .indexes.hits import Hits
+    from .indexes.query_map import Cut, QueryMap
     from .losses.influence import InfluenceLoss, influence_loss
     from .losses.neighbours import NeighbourLoss
     from .losses.regression import RegressionLoss, regression_loss
@@ -28,8 +31,11 @@ _HOMES = {
     "adapters.slerp": ("slerp",),
     "errors": ("CompatlearnError", "ConfigError", "DataError", "FormatError", "IncompatibleError", "TrainingError"),
     "evaluation.compatibility": ("Compatibility", "compatibility"),
+    "evaluation.relevance": ("Relevance",),
     "features.features": ("Features",),
-    "indexes.exact": ("Hits", "search"),
+    "indexes.exact": ("search",),
+    "indexes.hits": ("Hits",),
+    "indexes.query_map": ("Cut", "QueryMap"),
     "losses.influence": ("InfluenceLoss", "influence_loss"),
     "losses.neighbours": ("NeighbourLoss",),
     "losses.regression": ("RegressionLoss", "regression_loss"),
@@ -43,6 +49,7 @@ __all__ = [
     "Compatibility",
     "CompatlearnError",
     "ConfigError",
+    "Cut",
     "DataError",
     "Features",
     "FormatError",
@@ -50,7 +57,9 @@ __all__ = [
     "IncompatibleError",
     "InfluenceLoss",
     "NeighbourLoss",
+    "QueryMap",
     "RegressionLoss",
+    "Relevance",
     "TrainingError",
     "compatibility",
     "fit_adapter",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import ConfigError, unknown
+from .metric import Metric
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Recipe:
     """Steps of the random walk; None is its limit."""
     label_noise: float = 0.0
     """Share of the new training labels replaced by another class, chosen at random."""
-    metric: Literal["euclidean", "cosine"] = "euclidean"
+    metric: Metric = "euclidean"
     """What ranks; cosine for unit-norm spaces, together with `scale`."""
     jobs: int = 1
     """Models trained at a time, each by a process with its share of the cores; for small models on a CPU."""

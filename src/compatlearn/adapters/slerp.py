@@ -48,6 +48,7 @@ class Mixed:
 
     def __init__(self, adapter: Adapter, old: Array, weight: float) -> None:
         self.adapter, self.old, self.weight = adapter, old, weight
+        self.d_new, self.d_old = adapter.d_new, adapter.d_old
         self.space_new, self.space_old = adapter.space_new, adapter.space_old
         self.d_new, self.d_old = adapter.d_new, adapter.d_old
 

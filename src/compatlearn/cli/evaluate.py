@@ -1,8 +1,9 @@
 """`compatlearn evaluate`."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from ..metric import Metric
 from .engine import Engine, connected
 from .output import show
 
@@ -15,7 +16,7 @@ def evaluate(
     new_gallery: Path | None = None,
     independent: Path | None = None,
     independent_gallery: Path | None = None,
-    metric: Literal["euclidean", "cosine"] = "euclidean",
+    metric: Metric = "euclidean",
     adapter: Path | None = None,
     slerp: float | None = None,
     json: bool = False,

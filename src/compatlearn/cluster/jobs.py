@@ -27,7 +27,9 @@ from ..features.features import Features
 from ..features.folder import SHARDS
 from ..features.writer import FeatureWriter
 from ..files import remove
-from ..indexes.exact import Hits, merge, nearest
+from ..indexes.exact import merge, nearest
+from ..indexes.hits import Hits
+from ..metric import Metric
 from ..pseudo.centres import check_classes
 from ..pseudo.table import build_classifier
 from .workers import capacity, each, get, put
@@ -107,17 +109,17 @@ def searcher(files: Sequence[tuple[Path, Features]]) -> Callable[..., Hits]:
         path = next((path.resolve() for path, features in files if features.vectors is vectors), None)
         return path or put(vectors)  # rows in another order are in no file
 
-    def search(queries: Array, gallery: Array, k: int, metric: str, *, exclude: Int[np.ndarray, " q"]) -> Hits:
+    def search(queries: Array, gallery: Array, k: int, metric: Metric, *, exclude: Int[np.ndarray, " q"]) -> Hits:
         parts = _ranges(len(gallery), -(-len(gallery) // PART))
         wanted = max(TASKS * capacity()[0] // len(parts), len(queries) * k // FOUND) + 1
         blocks = _ranges(len(queries), min(wanted, -(-len(queries) // BLOCK)))
         work = partial(_search_part, place(queries), place(gallery), k, metric, exclude)
         best: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        for first, indices, squared in each(work, list(itertools.product(blocks, parts)), "parts of the search"):
-            part = torch.from_numpy(indices), torch.from_numpy(squared)
+        for first, indices, keys in each(work, list(itertools.product(blocks, parts)), "parts of the search"):
+            part = torch.from_numpy(indices), torch.from_numpy(keys)
             best[first] = merge([best[first], part], k) if first in best else part
-        indices, squared = (torch.cat(column) for column in zip(*(best[first] for first, _ in blocks), strict=True))
-        return Hits(indices.numpy(), (squared / 2 if metric == "cosine" else squared.sqrt()).numpy())
+        indices, keys = (torch.cat(column) for column in zip(*(best[first] for first, _ in blocks), strict=True))
+        return Hits.of(indices, keys, metric, np.empty(0), double=True)
 
     return search
 
@@ -182,7 +184,7 @@ def _search_part(
     queries: Any,
     gallery: Any,
     k: int,
-    metric: str,
+    metric: Metric,
     own: Int[np.ndarray, " q"],
     block: tuple[int, int],
     part: tuple[int, int],
@@ -192,5 +194,5 @@ def _search_part(
     rows, own = _vectors(gallery)[first:last], own[slice(*block)]
     asked = as_tensor(_vectors(queries)[slice(*block)])
     skip = torch.from_numpy(np.where((own >= first) & (own < last), own - first, -1))
-    indices, squared = nearest(asked.to("cuda" if torch.cuda.is_available() else "cpu"), rows, k, metric, skip)
-    return block[0], torch.where(indices < 0, indices, indices + first).cpu().numpy(), squared.cpu().numpy()
+    indices, keys = nearest(asked.to("cuda" if torch.cuda.is_available() else "cpu"), rows, k, metric, skip)
+    return block[0], torch.where(indices < 0, indices, indices + first).cpu().numpy(), keys.cpu().numpy()

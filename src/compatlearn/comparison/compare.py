@@ -10,28 +10,21 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ..arrays import Array
 from ..config import Recipe
 from ..errors import ConfigError
-from ..evaluation.compatibility import compatibility
-from ..features.features import Features
 from ..files import read_json, write_json
-from ..indexes.exact import Hits, search
 from ..pseudo.centres import check_walk
-from ..report.page import write_html
-from ..report.pictures import PictureRow, choose_pictures
-from ..report.summary import figures, summarise
 from ..training.methods import METHODS, find_methods
-from ..training.runs import refuse_changes, versions
-from .situations import check_noise, open_split
-from .steps import Cell, backfill, fit_cell_adapter, load_split, queries, save_training_features, train_new, train_old
+from ..training.runs import refuse_changes
+from .evaluate import write_results
+from .situations import check_noise
+from .steps import Cell, backfill, fit_cell_adapter, load_split, save_training_features, train_new, train_old
 
 
 def compare(recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -82,8 +75,10 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
     for cell in cells:  # before anything is trained
         check_walk(cell.temperature, cell.damping, recipe.steps)
         check_noise(cell.label_noise)
-        if cell.method == "bct" and recipe.clusters is not None:
-            raise ConfigError("method 'bct' needs classes that the old model knew, not clusters; leave one of the two out")
+        if METHODS[cell.method].oracle and recipe.clusters is not None:
+            raise ConfigError(
+                f"method {cell.method!r} needs classes that the old model knew, not clusters; leave one of the two out"
+            )
     kept = {key: value for key, value in recipe.to_dict().items() if key not in ("methods", "seeds", "jobs")}
     if (out / "recipe.json").exists():
         refuse_changes(out, read_json(out / "recipe.json"), kept)  # methods, seeds and jobs may grow
@@ -101,13 +96,7 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
         each(save_training_features, [(recipe, out, cell) for cell in frozen])
         each(train_new, [(recipe, out, cell) for cell in later])
         each(fit_cell_adapter, [(recipe, out, cell) for cell in maps])
-    load, searcher = cache(Features.load), _remembering_search()  # the methods of a seed share two self tests
-    rows = [_evaluate(recipe, out, cell, load, searcher) for cell in cells]
-    results: dict[str, Any] = {"recipe": recipe.to_dict(), "versions": versions(), "classes": images.classes}
-    results |= {"rows": rows, "summary": summarise(rows)}
-    write_json(out / "results.json", results)
-    write_html(results, out / "report.html", pictures=_pictures(results, recipe, out))
-    return results
+    return write_results(recipe, cells, out, images.classes)
 
 
 @contextmanager
@@ -123,62 +112,3 @@ def _workers(jobs: int) -> Iterator[Callable[[Callable[..., None], list[tuple[An
                 result()
 
         yield each
-
-
-def _remembering_search() -> Callable[..., Hits]:
-    """`search` that answers from memory where the same arrays come again."""
-    known: dict[tuple[Any, ...], tuple[Any, Any, Hits]] = {}
-
-    def remembered(queries: Array, gallery: Array, k: int, metric: str, *, exclude: Array) -> Hits:
-        key = id(queries), id(gallery), k, metric
-        if key not in known:  # with the arrays, or their identities could come again for others
-            known[key] = queries, gallery, search(queries, gallery, k, metric, exclude=exclude)
-        return known[key][2]
-
-    return remembered
-
-
-def _evaluate(
-    recipe: Recipe, out: Path, cell: Cell, load: Callable[[Path], Features], searcher: Callable[..., Hits]
-) -> dict[str, Any]:
-    """The cell's row of `results.json`; the full evaluation stays in the cell's own `result.json`."""
-    folder, path = cell.folder(out), cell.folder(out) / "result.json"
-    identity = {"method": cell.method, "seed": cell.seed}
-    identity |= {"temperature": cell.temperature, "damping": cell.damping, "label_noise": cell.label_noise}
-    if (folder / "failed.json").exists():
-        return {**identity, "error": read_json(folder / "failed.json")["error"], "compatible": "no"}
-    alone = backfill(cell).folder(out)
-    known = (alone / "val" / "manifest.json").exists()
-    before = read_json(path) if path.exists() else {}
-    if not before or (known and before["independent_self"] is None):  # independent was trained since
-        place, adapter = queries(out, cell)
-        judge = partial(
-            compatibility,
-            old_query=(old := load(out / f"seed-{cell.seed}" / "old-val")),
-            old_gallery=old,
-            new_query=load(place),
-            independent=load(alone / "val") if known else None,
-            searcher=searcher,
-            adapter=adapter,
-        )
-        result = judge(metric=recipe.metric).to_dict()
-        if recipe.metric != "cosine":
-            result["cosine"] = figures(judge(metric="cosine").to_dict())
-        write_json(path, result)
-    return {**identity, **read_json(path)}
-
-
-def _pictures(results: dict[str, Any], recipe: Recipe, out: Path) -> list[PictureRow]:
-    rows = [row for row in results["rows"] if not METHODS[row["method"]].reference and "error" not in row]
-    if not rows:
-        return []
-    best = max(rows, key=lambda row: (row["seed"] == rows[0]["seed"], row["cross"]["top1"]))
-    cell = Cell(*(best[name] for name in ("seed", "method", "temperature", "damping", "label_noise")))
-    old = Features.load(out / f"seed-{cell.seed}" / "old-val")
-    place, adapter = queries(out, cell)
-    new = Features.load(place).vectors
-    new = new if adapter is None else adapter(new)
-    images = open_split(recipe, "val")
-    images = images.take(np.flatnonzero(np.isin(images.ids, old.ids)))  # the unreadable ones have no feature
-    before, after = (search(query, old.vectors, 5, recipe.metric, exclude_self=True).indices for query in (old.vectors, new))
-    return choose_pictures(before, after, images.labels, images.picture, classes=images.classes)

@@ -9,10 +9,17 @@ from jaxtyping import Bool, Float, Int
 
 from ..errors import IncompatibleError
 from ..features.ids import FeaturesLike, Items, check_space, rows_of
-from ..indexes.exact import Hits, search
+from ..indexes.exact import search
+from ..indexes.hits import Hits
 from .figures import Figure, bootstrap
 from .metrics import map_at_r, negative_flips, relevance, top_k
 
+TESTS = {  # the four searches, and what people call them
+    "old_self": "old self test",
+    "cross": "cross test",
+    "new_self": "new self test",
+    "independent_self": "independent self test",
+}
 CURVE = 20  # accuracy is kept for k = 1 to this
 DEEPEST = 1000  # mAP@R looks no further than this, or a few large classes would cost whole rankings
 
@@ -76,7 +83,7 @@ class Compatibility:
         """For JSON: plain figures, None where there is none or it is infinite, and the intervals beside them."""
         values: dict[str, Any] = {}
         intervals: dict[str, Any] = {}
-        for name in ("old_self", "cross", "new_self", "independent_self"):
+        for name in TESTS:
             scores = getattr(self, name)
             values[name] = None if scores is None else {part: _plain(figure) for part, figure in vars(scores).items()}
             intervals[name] = None if scores is None else {part: _ends(figure) for part, figure in vars(scores).items()}

@@ -1,76 +1,81 @@
 """Which plots a report has, what each shows, and what it says to those who cannot see it."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from markupsafe import Markup
 
 from . import plots
-from .sentences import best, name, percent
+from .columns import percent
+from .outcome import Outcome, method_of
+from .plots import Dot
 from .summary import Line
 
 CURVES = 5  # methods in the plot of accuracy against k
+SPOKEN = {"yes": "compatible", "undecided": "undecided", "no": "not compatible"}
 
 Chart = tuple[str, str, Markup]  # title, caption, SVG
 
 
-def charts(shown: list[Line], classes: Sequence[str] | None = None) -> list[Chart]:
-    """The plots that there are figures for; `classes` are the names of the classes, where they are known."""
-    chosen = best(shown)
-    if chosen is None:
+def charts(outcome: Outcome) -> list[Chart]:
+    """The plots that there are figures for, the one that shows the verdict first."""
+    if outcome.best is None:
         return []
-    finished = sorted((line for line in shown if line.rows), key=lambda line: -line.entry["cross"]["top1"]["mean"])
-    return [_bars(finished, chosen, shown), *_curves(finished, chosen, shown), *_by_class(chosen, shown, classes)]
+    return [_differences(outcome), *_curves(outcome, outcome.best), *_by_class(outcome, outcome.best)]
 
 
-def _bars(finished: list[Line], chosen: Line, shown: list[Line]) -> Chart:
-    levels = {
-        title: estimate.value
-        for key, title in (("old_self", "old self test: today"), ("independent_self", "full backfill, independent model"))
-        if (estimate := chosen.estimate(key, "top1")) is not None
-    }
-    spoken = "; ".join(f"{name(line, shown)} {percent(line.estimate('cross', 'top1'))}" for line in finished)
-    spoken += "".join(f"; {title} {100 * level:.1f}" for title, level in levels.items())
-    svg = plots.bars(
-        [(name(line, shown), line) for line in finished], levels, alt=f"Cross test top-1 accuracy in percent: {spoken}."
+def _differences(outcome: Outcome) -> Chart:
+    dots, spoken = [], []
+    for line in outcome.finished:
+        if line.figures is not None:
+            gain = line.figures.gain
+            low, high = (gain.value if gain.half is None or end is None else end for end in (gain.low, gain.high))
+            dots.append(Dot(outcome.name(line), 100 * gain.value, 100 * low, 100 * high, line.verdict))
+            spoken.append(f"{outcome.name(line)} {percent(gain, signed=True)}, {SPOKEN[line.verdict]}")
+    room = outcome.best.figures.room if outcome.best is not None and outcome.best.figures is not None else None
+    svg = plots.differences(
+        dots,
+        None if room is None else 100 * room.value,
+        alt=f"Cross test minus old self test in points of top-1, with 95 % intervals: {'; '.join(spoken)}.",
     )
-    return "The first answer", "Right of the dashed line: better than today. Whiskers: 95 % intervals.", Markup(svg)
+    caption = "Right of the line at zero: better than the old model today. Whiskers: 95 % intervals."
+    if any(dot.value < plots.axis_of(dots)[0] for dot in dots):
+        caption += " An arrow: further to the left than the axis goes."
+    return "What the new model gains in the old gallery", caption, Markup(svg)
 
 
-def _curves(finished: list[Line], chosen: Line, shown: list[Line]) -> list[Chart]:
+def _curves(outcome: Outcome, best: Line) -> list[Chart]:
     """Accuracy at k: old self, independent self, and the cross tests that are best at k = 1."""
-    wanted = [("old_self", chosen, "old self test"), ("independent_self", chosen, "full backfill")]
-    crossed = [line for line in finished if line.method != "independent"][:CURVES]
-    wanted += [("cross", line, name(line, shown)) for line in crossed]
+    wanted = [("old_self", best, "old self test"), ("independent_self", best, "full backfill")]
+    crossed = [line for line in outcome.finished if (method := method_of(line)) is None or not method.baseline][:CURVES]
+    wanted += [("cross", line, outcome.name(line)) for line in crossed]
     series = []
     for key, line, title in wanted:
-        known = [row["accuracy_at_k"][key] for row in line.rows if row.get("accuracy_at_k", {}).get(key)]
+        known = [row.accuracy_at_k[key] for row in line.finished if row.accuracy_at_k.get(key)]
         if known:
             series.append((title, np.mean(known, axis=0).tolist(), "method" if key == "cross" else "reference"))
     if not series:
         return []
     spoken = "; ".join(f"{title} {100 * values[0]:.1f} to {100 * values[-1]:.1f}" for title, values, _ in series)
     svg = plots.curves(series, alt=f"Accuracy in percent, from the smallest k to the largest: {spoken}.")
-    mean = ", mean of the seeds" if chosen.seeds > 1 else ""
+    mean = ", mean of the seeds" if outcome.seeds > 1 else ""
     caption = f"Cross tests of the best methods against the two self tests{mean}."
     return [("The first k answers", caption, Markup(svg))]
 
 
-def _by_class(chosen: Line, shown: list[Line], classes: Sequence[str] | None) -> list[Chart]:
+def _by_class(outcome: Outcome, best: Line) -> list[Chart]:
     """Cross − old self of every class, mean over the seeds, most gained first."""
     found: dict[int, list[float]] = {}
-    for row in chosen.rows:
-        for each in row.get("per_class", []):
-            found.setdefault(each["label"], []).append(each["cross"] - each["old_self"])
+    for change in (change for row in best.finished for change in row.per_class):
+        found.setdefault(change.label, []).append(change.cross - change.old_self)
+    classes = outcome.classes
     named = [(str(classes[label]) if classes else f"class {label}", each) for label, each in found.items()]
     changes = sorted(((title, float(np.mean(each))) for title, each in named), key=lambda pair: -pair[1])
     if not changes:
         return []
     gained, lost = sum(change > 0 for _, change in changes), sum(change < 0 for _, change in changes)
-    told = f"{gained} of {len(changes)} classes gain, {lost} lose, {len(changes) - gained - lost} stay as they are"
-    caption = f"{told}. Most gained: {_points(*changes[0])}; least: {_points(*changes[-1])}."
+    counted = f"{gained} of {len(changes)} classes gain, {lost} lose, {len(changes) - gained - lost} stay as they are"
+    caption = f"{counted}. Most gained: {_points(*changes[0])}; least: {_points(*changes[-1])}."
     svg = plots.class_changes(changes, alt=f"Change of every class, sorted. {caption}")
-    return [(f"Class by class: {name(chosen, shown)}", caption, Markup(svg))]
+    return [(f"Class by class: {outcome.name(best)}", caption, Markup(svg))]
 
 
 def _points(title: str, change: float) -> str:

@@ -1,6 +1,6 @@
-"""What came out, for people: tables in the terminal, and one page with plots and pictures that needs no network."""
+"""The report as one HTML page with plots and pictures that needs no network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
@@ -9,92 +9,130 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from ..files import write_atomically
-from ..training.methods import METHODS
+from .advice import ROLLBACK, Files, advice
+from .columns import columns, notes, votes
+from .outcome import Outcome, is_reference, method_of
 from .pictures import PictureRow, data_uri
-from .sentences import best, several_methods, varying, verdict
-from .summary import lines
-from .tables import _columns, _interval_note, _subject
+from .sentences import details, headline, rule
+
+MARKS = {"yes": "●", "undecided": "◆", "no": "■"}  # the shapes of the first plot: colour is never the only sign
 
 
-def write_html(results: dict[str, Any], path: Path, *, pictures: Sequence[PictureRow] = ()) -> None:
-    """The report as one HTML file: verdict, table, plots and picture rows, everything inside it.
+def write_html(
+    results: Mapping[str, Any], path: Path, *, pictures: Sequence[PictureRow] = (), files: Files | None = None
+) -> None:
+    """Write the report as one HTML file: verdict, advice, table, plots and picture rows, everything inside it.
 
     Args:
-        results: what `results.json` holds; `classes`, the names of the classes, is used where it is there.
+        results: what `results.json` holds, which is linked as a file beside the page; `classes` and `made` are used
+            where they are there.
         path: the file to write, whole or not at all.
         pictures: rows from `choose_pictures`.
+        files: of the best method's first run, for the commands that the page recommends.
 
     Raises:
         DataError: the file cannot be written.
+        FormatError: a row of the results has neither figures nor an error.
     """
-    template = files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(template).render(_content(results, pictures))
+    text = render(Outcome.of(results), pictures, files)
 
     def write(temporary: Path) -> None:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
     write_atomically(path, write)
 
 
-def _content(results: dict[str, Any], pictures: Sequence[PictureRow]) -> dict[str, Any]:
+def render(outcome: Outcome, pictures: Sequence[PictureRow] = (), files: Files | None = None) -> str:
+    """The page as text; see `write_html`."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_template()).render(_content(outcome, pictures, files))
+
+
+def _template() -> str:
+    return files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8")
+
+
+def _content(outcome: Outcome, pictures: Sequence[PictureRow], run: Files | None) -> dict[str, Any]:
     from .charts import charts  # matplotlib takes a second that a terminal table need not wait for
 
-    shown = lines(results)
-    columns = _columns(shown)
+    shown = columns(outcome)
     return {
-        "verdict": verdict(results),
-        "compatible": any(line.compatible for line in shown),
-        "subject": _subject(results),
-        "facts": _facts(results),
-        "recipe": _flat(results.get("recipe", {})),
-        "versions": results.get("versions", {}),
-        "headings": [heading.replace("\nself", " self") for heading, _ in columns],
-        "labels": several_methods(shown) + len(varying(shown)),
-        "rows": [([text(line) for _, text in columns], line is best(shown) and line.compatible) for line in shown],
-        "note": _interval_note(shown),
-        "methods": {line.method: METHODS[line.method].summary for line in shown if line.method in METHODS},
-        "plots": charts(shown, results.get("classes")),
+        "verdict": outcome.verdict,
+        "headline": headline(outcome),
+        "rule": rule(outcome),
+        "details": details(outcome),
+        "advice": advice(outcome, run),
+        "rollback": ROLLBACK,
+        "made": _made(outcome),
+        "subject": outcome.subject,
+        "facts": _facts(outcome),
+        "recipe": _flat(outcome.recipe),
+        "versions": outcome.versions,
+        "columns": [(column.heading.replace("\nself", " self"), column.kind) for column in shown],
+        "rows": [
+            {
+                "cells": [(column.text(line), column.kind) for column in shown],
+                "best": line is outcome.best,
+                "reference": is_reference(line),
+                "verdict": line.verdict,
+                "votes": ", ".join(votes(line)),
+            }
+            for line in outcome.lines
+        ],
+        "marks": MARKS,
+        "notes": " ".join(notes(outcome)),
+        "methods": {line.method: method.summary for line in outcome.lines if (method := method_of(line)) is not None},
+        "plots": charts(outcome),
         "groups": [(*key, list(rows)) for key, rows in groupby(pictures, key=lambda row: (row.group, row.note))],
         "uri": data_uri,
     }
 
 
-def _facts(results: dict[str, Any]) -> dict[str, str]:
+def _made(outcome: Outcome) -> dict[str, str]:
+    """When, by which command and with which version the results were made, as far as that is known."""
+    version, commit = outcome.versions.get("compatlearn"), outcome.made.get("commit")
+    facts = {
+        "Made": outcome.made.get("date"),
+        "Command": outcome.made.get("command"),
+        "Version": version and f"compatlearn {version}{f', commit {commit}' if commit else ''}",
+    }
+    return {key: str(value) for key, value in facts.items() if value}
+
+
+def _facts(outcome: Outcome) -> dict[str, str]:
     """Data and recipe in a few lines: what a reader asks first."""
-    recipe = results.get("recipe", {})
+    recipe, row = outcome.recipe, outcome.first_row
     training = recipe.get("training", {})
-    row: dict[str, Any] = next((row for row in results["rows"] if "error" not in row), {})
-    steps = f"{training.get('epochs')} epochs of {training.get('batch_size')} images a step"
-    without = f"{row.get('queries')}, of which {row.get('queries_without_relevant', 0)} have no relevant row"
+    steps = f"{training.get('epochs')} epochs, batches of {training.get('batch_size')} images"
     facts = {
         "Data": recipe.get("data"),
         "Models": f"{recipe.get('old_backbone')} (old) → {recipe.get('new_backbone')} (new)" if recipe else None,
         "Split": recipe and _split(recipe),
         "Training": training and steps,
-        "Seeds": str(max((line.seeds for line in lines(results)), default=0)),
-        "Queries": row.get("queries") and without,
+        "Seeds": str(outcome.seeds),
+        "Queries": row and row.queries and f"{row.queries}, of which {row.queries_without_relevant or 0} have no relevant row",
     }
     return {key: str(value) for key, value in facts.items() if value}
 
 
-def _split(recipe: dict[str, Any]) -> str:
+def _split(recipe: Mapping[str, Any]) -> str:
     """Who was trained on what."""
     old = recipe.get("old_fraction", 0.0)
     new, known = recipe.get("new_fraction") or 1 - old, recipe.get("old_classes")
     unseen, clusters = recipe.get("test_classes"), recipe.get("clusters")
     whose = f"the first {known} classes" if known else "each class"
-    said = {
-        f"{100 * old:g} % of {whose} for the old model, {100 * new:g} % of each class for the new one": True,
-        f"the last {unseen} classes searched for and not trained on": unseen,
-        f"{clusters} clusters of old features for labels": clusters,
-        "old features at unit length": recipe.get("unit_length"),
-    }
-    return "; ".join(text for text, holds in said.items() if holds)
+    parts = [f"{100 * old:g} % of {whose} for the old model, {100 * new:g} % of each class for the new one"]
+    if unseen:
+        parts.append(f"the last {unseen} classes searched for and not trained on")
+    if clusters:
+        parts.append(f"{clusters} clusters of old features for labels")
+    if recipe.get("unit_length"):
+        parts.append("old features at unit length")
+    return "; ".join(parts)
 
 
-def _flat(recipe: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def _flat(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
     for key, value in recipe.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": str(value)}
     return flat

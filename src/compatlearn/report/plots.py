@@ -4,6 +4,7 @@ import html
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -12,11 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .summary import Line
-
 WIDTH = 4.6  # inches: narrow, so that the type is still readable when a phone shrinks the plot
-INK, GRID = "#010101", "#020202"  # stand-ins that the page's own colours replace
-CROSS, SELF, GAINED, LOST = "#2f7fd0", "#8d99a6", "#2f7fd0", "#d1621f"
+INK, GRID, GOOD, UNSURE, BAD = (f"#0{digit}0{digit}0{digit}" for digit in range(1, 6))  # stand-ins for colours of the page
+PAGE = {INK: "var(--ink)", GRID: "var(--grid)", GOOD: "var(--good)", UNSURE: "var(--unsure)", BAD: "var(--bad)"}
+MARKS = {  # a verdict's colour, shape and meaning
+    "yes": (GOOD, "o", "compatible"),
+    "undecided": (UNSURE, "D", "undecided"),
+    "no": (BAD, "s", "not compatible"),
+}
+GAINED, LOST = "#2f7fd0", "#d1621f"
 COLOURS = ("#2f7fd0", "#d1621f", "#2a9d6f", "#b05bb5", "#b8860b")  # told apart by the colour-blind; markers differ too
 MARKERS = "osD^v"
 TICKS = (1, 5, 10, 15, 20)
@@ -34,36 +39,68 @@ STYLE: Any = {
 }
 
 
-def bars(lines: Sequence[tuple[str, Line]], references: dict[str, float], *, alt: str) -> str:
-    """Cross and self test of every line, best cross test first, with intervals; `references` are levels to compare with.
+@dataclass(frozen=True)
+class Dot:
+    """A difference with its interval, in points; an end that is not known is the value itself."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    verdict: str
+
+
+def differences(dots: Sequence[Dot], backfill: float | None, *, alt: str) -> str:
+    """Dots with whiskers around a line at zero, in the order given, coloured and shaped by verdict.
 
     Args:
-        lines: (name, line), without those that have no figures.
-        references: what it is → top-1 accuracy in [0, 1]; at most two.
+        dots: one per line of the table.
+        backfill: what a full backfill gains, in points; drawn where it is within the axis.
         alt: the text for those who cannot see it.
     """
+    left, right = axis_of(dots, backfill)
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes(1.1 + 0.46 * len(lines))
+        figure, axes = _axes(1.25 + 0.27 * len(dots))
         axes.grid(visible=False, axis="y")
-        handles: list[Any] = []
-        for name, colour, offset, title in (
-            ("cross", CROSS, -0.19, "cross test: new query, old gallery"),
-            ("new_self", SELF, 0.19, "new self test: after a backfill"),
-        ):
-            found = [(place, line.estimate(name, "top1")) for place, (_, line) in enumerate(lines)]
-            drawn = [(place, estimate) for place, estimate in found if estimate is not None]
-            places = [place + offset for place, _ in drawn]
-            halves = [100 * (estimate.half or 0) for _, estimate in drawn]
-            container = axes.barh(places, [100 * each.value for _, each in drawn], 0.36, color=colour)
-            axes.errorbar([100 * each.value for _, each in drawn], places, xerr=halves, fmt="none", ecolor=INK, lw=1)
-            handles += [(container, title)] if drawn else []
-        for (name, level), dashes in zip(references.items(), ("--", ":"), strict=False):
-            handles.append((axes.axvline(100 * level, color=INK, lw=1.3, ls=dashes), name))
-        axes.set_yticks(range(len(lines)), [name for name, _ in lines])
-        axes.set(xlim=(0, _ceiling(axes)), ylim=(len(lines) - 0.45, -0.55), xlabel="top-1 accuracy, %")
+        handles: list[Any] = [(axes.axvline(0, color=INK, lw=1.2), "the old model today")]
+        if backfill is not None and left < backfill < right:
+            handles.append((axes.axvline(backfill, color=INK, lw=1.2, ls=":"), "a full backfill"))
+        for place, dot in enumerate(dots):
+            _draw(axes, place, dot, left, right)
+        for verdict, (colour, marker, meaning) in MARKS.items():
+            if any(dot.verdict == verdict for dot in dots):
+                handles.append((axes.plot([], [], color=colour, marker=marker, ms=6, lw=1.6)[0], meaning))
+        axes.set_yticks(range(len(dots)), [_short(dot.name, 34) for dot in dots])
+        axes.set(xlim=(left, right), ylim=(len(dots) - 0.4, -0.6), xlabel="cross − old self, points of top-1")
         axes.tick_params(axis="y", length=0)
-        _legend(figure, handles)
-        return _svg(figure, "bars", alt)
+        _legend(figure, handles, columns=2)
+        return _svg(figure, "differences", alt)
+
+
+def axis_of(dots: Sequence[Dot], backfill: float | None = None) -> tuple[float, float]:
+    """The ends of the axis, in points: zero and the best are well inside, what is far off is not.
+
+    Values and whiskers count as far as three times the best value, and a span of 2 points is the least, so that neither
+    a model at chance nor noise sets the scale.
+    """
+    reach = 3 * max(1.0, abs(max(dot.value for dot in dots)))
+    near = [dot for dot in dots if dot.value >= -reach]
+    wanted = [-1.0, 1.0, *(dot.low for dot in near), *(dot.high for dot in near)]
+    wanted += [] if backfill is None or backfill > reach else [backfill]
+    left, right = max(min(wanted), -reach), min(max(wanted), reach)
+    margin = 0.05 * (right - left)
+    return left - margin, right + margin
+
+
+def _draw(axes: Axes, place: int, dot: Dot, left: float, right: float) -> None:
+    colour, marker, _ = MARKS[dot.verdict]
+    if dot.value < left:  # an arrow at the edge, and how far away it is
+        axes.plot([left], [place], color=colour, marker="<", ms=7, clip_on=False)
+        text = f"{dot.value:.1f}".replace("-", "−")
+        axes.annotate(text, (left, place), (8, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
+        return
+    axes.plot([max(dot.low, left), min(dot.high, right)], [place, place], color=colour, lw=1.6, solid_capstyle="butt")
+    axes.plot([dot.value], [place], color=colour, marker=marker, ms=6.5)
 
 
 def curves(series: Sequence[tuple[str, Sequence[float], str]], *, alt: str) -> str:
@@ -119,10 +156,6 @@ def _axes(height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _ceiling(axes: Axes) -> float:
-    return min(100.0, 1.04 * float(axes.dataLim.x1))
-
-
 def _legend(figure: Figure, handles: list[tuple[Any, str]], columns: int = 1) -> None:
     if handles:
         shown, names = zip(*handles, strict=True)
@@ -143,7 +176,8 @@ def _svg(figure: Figure, name: str, alt: str) -> str:
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
     text = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 system-ui, sans-serif", text)
-    text = text.replace(INK, "var(--ink)").replace(GRID, "var(--grid)")
+    for stand_in, colour in PAGE.items():
+        text = text.replace(stand_in, colour)
     box = re.search(r'viewBox="[^"]*"', text)
     opening = f'<svg {box[0] if box else ""} role="img" aria-label="{html.escape(alt)}">'
     return opening + text[text.index(">") + 1 :]

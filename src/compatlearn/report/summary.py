@@ -1,82 +1,41 @@
-"""From rows of `results.json`, one a model, to one line a method: the mean over seeds and how sure it is."""
+"""From rows, one per trained model, to lines, one per method and setting: means over the seeds, and the verdict."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import sem
 from scipy.stats import t as student
 
-LEVEL = 0.95
-KEYS = ("method", "temperature", "damping", "label_noise")  # what makes a line; the seed is what it averages over
-TESTS = ("old_self", "cross", "new_self", "independent_self")
+from ..evaluation.compatibility import TESTS, Scores
+from ..evaluation.figures import LEVEL, Figure
+from .results import DIFFERENCES, VERDICTS, Measures, Row, Verdict
+
 PARTS = ("top1", "top5", "map_r")
-SINGLE = ("gain", "update_gain", "negative_flips")
-VERDICTS = ("yes", "no", "undecided")
-
-
-def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean over the seeds of every figure, with its 95 % interval where there are two seeds or more.
-
-    One entry for each method, temperature, damping and label noise, in order of appearance: how many seeds there are
-    and how many of them failed, each figure as `{"mean", "low", "high", "seeds"}`, and how often each verdict came out.
-    A model that failed has no figures and is not compatible. A figure that no seed has is None; `seeds` counts those
-    that have it.
-    """
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row.get(key) for key in KEYS), []).append(row)
-    return [_entry(dict(zip(KEYS, key, strict=True)), group) for key, group in groups.items()]
-
-
-def interval(values: Iterable[float]) -> tuple[float | None, float | None]:
-    """The 95 % interval of the mean of independent values, by Student's t; (None, None) for fewer than two."""
-    drawn = np.array(list(values), dtype=np.float64)
-    if len(drawn) < 2:
-        return None, None
-    half = student.ppf((1 + LEVEL) / 2, len(drawn) - 1) * drawn.std(ddof=1) / math.sqrt(len(drawn))
-    return float(drawn.mean() - half), float(drawn.mean() + half)
-
-
-def figures(result: dict[str, Any]) -> dict[str, Any]:
-    """Only the figures of an evaluation that a line shows, and their intervals: what is kept of one by another metric."""
-    return {name: result[name] for name in (*TESTS, *SINGLE, "compatible", "intervals")}
-
-
-def _entry(identity: dict[str, Any], group: list[dict[str, Any]]) -> dict[str, Any]:
-    finished = [row for row in group if "error" not in row]
-    other = [row["cosine"] for row in finished if "cosine" in row]
-    return {
-        **identity,
-        "seeds": len(group),
-        "failed": len(group) - len(finished),
-        **_means(finished),
-        "compatible": {verdict: sum(row["compatible"] == verdict for row in group) for verdict in VERDICTS},
-        "cosine": _means(other) if other else None,
-    }
-
-
-def _means(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    tests = {name: [row.get(name) or {} for row in rows] for name in TESTS}
-    means = {name: {part: _mean(scores, part) for part in PARTS} if any(scores) else None for name, scores in tests.items()}
-    return means | {name: _mean(rows, name) for name in SINGLE}
-
-
-def _mean(rows: list[dict[str, Any]], key: str) -> dict[str, float | int | None] | None:
-    values = [row[key] for row in rows if row.get(key) is not None]
-    if not values:
-        return None
-    low, high = interval(values)
-    return {"mean": float(np.mean(values)), "low": low, "high": high, "seeds": len(values)}
+KEYS = ("method", "temperature", "damping", "label_noise")  # what makes a line; the seed is what it averages over
+LEAST_ROOM = 0.05  # a full backfill that gains less is too little to divide by
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure as a report shows it: its value and half its 95 % interval (None where that is unbounded or unknown)."""
+    """A figure as a report shows it: a mean, and the ends of its 95 % interval (None where they are not known).
+
+    The interval is that of the mean over the seeds or, where one seed has the figure, that seed's over queries.
+    """
 
     value: float
-    half: float | None
+    low: float | None = None
+    high: float | None = None
+    seeds: int = 1
+
+    @property
+    def half(self) -> float | None:
+        """Half the interval; None where that is unbounded or unknown."""
+        if self.low is None or self.high is None or not math.isfinite(self.high - self.low):
+            return None
+        return (self.high - self.low) / 2
 
     def percent(self, *, signed: bool = False, spread: bool = True) -> str:
         """`51.2 ± 0.8`, `+9.2 ± 1.1`: in % or points."""
@@ -86,6 +45,11 @@ class Estimate:
         """`0.50 ± 0.06`: a ratio."""
         return self._text(1, 2, False, spread)
 
+    def to_dict(self) -> dict[str, float | int | None]:
+        """For JSON, which keeps intervals over seeds only: those over queries stand in the rows."""
+        low, high = (self.low, self.high) if self.seeds > 1 else (None, None)
+        return {"mean": self.value, "low": low, "high": high, "seeds": self.seeds}
+
     def _text(self, factor: int, digits: int, signed: bool, spread: bool) -> str:
         value = round(factor * self.value, digits) + 0.0  # no minus zero
         text = f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
@@ -93,64 +57,163 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of a report: an entry of the summary, and the rows of the seeds that finished."""
+class ScoreEstimates:
+    """One test, averaged over the seeds; figures in [0, 1]."""
 
-    entry: dict[str, Any]
-    rows: list[dict[str, Any]]
+    top1: Estimate
+    top5: Estimate
+    map_r: Estimate
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """All figures of a line, averaged over the seeds that have them; None where no seed does.
+
+    Attributes: those of `Compatibility`, and `room`: what a full backfill gains, independent self − old self.
+    """
+
+    old_self: ScoreEstimates
+    cross: ScoreEstimates
+    new_self: ScoreEstimates | None
+    independent_self: ScoreEstimates | None
+    gain: Estimate
+    update_gain: Estimate | None
+    negative_flips: Estimate
+    room: Estimate | None
+
+    @classmethod
+    def of(cls, models: Sequence[Measures]) -> "Estimates | None":
+        """None without any model."""
+        if not models:
+            return None
+        tests: dict[str, Any] = {name: _average_scores([getattr(model, name) for model in models]) for name in TESTS}
+        differences: dict[str, Any] = {name: _average(getattr(model, name) for model in models) for name in DIFFERENCES}
+        return cls(**tests, **differences, room=_average(map(_room, models)))
+
+    @property
+    def share(self) -> Estimate | None:
+        """The update gain where it means something: a full backfill surely gains, and 5 points or more."""
+        room, share = self.room, self.update_gain
+        if share is None or room is None or room.value < LEAST_ROOM:
+            return None
+        surely = room.low > 0 if room.seeds > 1 and room.low is not None else share.half is not None
+        return share if surely else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures as `{"mean", "low", "high", "seeds"}`; None where there is none."""
+        tests = {name: getattr(self, name) for name in TESTS}
+        scores = {
+            name: None if test is None else {part: getattr(test, part).to_dict() for part in PARTS}
+            for name, test in tests.items()
+        }
+        return scores | {name: None if getattr(self, name) is None else getattr(self, name).to_dict() for name in DIFFERENCES}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a report: the models of all seeds that share method and settings.
+
+    Attributes:
+        rows: one per seed, at least one; models that failed included.
+        figures: means over the seeds that finished; None if none did.
+        by_cosine: the same models, ranked by cosine; None where that was not measured beside another metric.
+    """
+
+    rows: Sequence[Row]
+    figures: Estimates | None
+    by_cosine: Estimates | None
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> "Line":
+        models = [row.measures for row in rows if row.measures is not None]
+        return cls(rows, Estimates.of(models), Estimates.of([row.cosine for row in rows if row.cosine is not None]))
 
     @property
     def method(self) -> str:
-        return str(self.entry["method"])
+        return self.rows[0].method
 
     @property
-    def seeds(self) -> int:
-        return int(self.entry["seeds"])
+    def finished(self) -> list[Row]:
+        return [row for row in self.rows if row.measures is not None]
 
     @property
     def failed(self) -> int:
-        return int(self.entry["failed"])
+        return len(self.rows) - len(self.finished)
 
     @property
-    def compatible(self) -> bool:
-        """In every seed."""
-        return bool(self.entry["compatible"]["yes"] == self.seeds)
+    def seeds(self) -> int:
+        return len(self.rows)
 
     @property
-    def by_cosine(self) -> "Line | None":
-        """The same models, ranked by cosine; None where it was not measured beside another metric."""
-        if not self.entry.get("cosine"):
-            return None
-        return Line(self.entry | self.entry["cosine"], [row["cosine"] for row in self.rows if "cosine" in row])
+    def verdict(self) -> Verdict:
+        """By the 95 % interval of the mean gain over the seeds (one seed: over its queries), all above or all below zero.
 
-    def estimate(self, name: str, part: str | None = None) -> Estimate | None:
-        """A figure with the interval over seeds or, where one seed has it, that seed's bootstrap over queries."""
-        figure = self.entry[name] if part is None or self.entry[name] is None else self.entry[name][part]
-        if figure is None:
-            return None
-        ends = figure["low"], figure["high"]
-        if figure.get("seeds", 1) == 1:
-            found = (row["intervals"].get(name) for row in self.rows if row.get(name) is not None)
-            known = next((each for each in found if each is not None), None)
-            ends = (None, None) if known is None else known if part is None else known[part]
-        return Estimate(figure["mean"], _half(*ends))
+        A method is never surely compatible if one of its runs failed.
+        """
+        gain = None if self.figures is None else self.figures.gain
+        if gain is None or (gain.high is not None and gain.high < 0):
+            return "no"
+        return "yes" if gain.low is not None and gain.low > 0 and not self.failed else "undecided"
+
+    @property
+    def verdicts(self) -> dict[str, int]:
+        """How often each verdict came out, seed by seed; a model that failed counts as "no"."""
+        return {verdict: sum(row.compatible == verdict for row in self.rows) for verdict in VERDICTS}
+
+    def setting(self, key: str) -> Any:
+        """The value of one of `KEYS`."""
+        return getattr(self.rows[0], key)
+
+    def to_dict(self) -> dict[str, Any]:
+        """An entry of the summary in `results.json`."""
+        empty = dict.fromkeys((*TESTS, *DIFFERENCES))
+        return {
+            **{key: self.setting(key) for key in KEYS},
+            "seeds": self.seeds,
+            "failed": self.failed,
+            **(empty if self.figures is None else self.figures.to_dict()),
+            "verdict": self.verdict,
+            "compatible": self.verdicts,
+            "cosine": None if self.by_cosine is None else self.by_cosine.to_dict(),
+        }
 
 
-def lines(results: dict[str, Any]) -> list[Line]:
-    """What `results.json` holds, a line for each method and setting, in its order."""
-    rows = results["rows"]
-    entries = results.get("summary") or summarise(rows)
-    return [
-        Line(
-            entry,
-            [row for row in rows if "error" not in row and all(row.get(key) == entry.get(key) for key in KEYS)],
-        )
-        for entry in entries
-    ]
+def summarise(rows: Iterable[Row]) -> list[Line]:
+    """A line for each method, temperature, damping and label noise, in order of appearance."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(getattr(row, key) for key in KEYS), []).append(row)
+    return [Line.of(group) for group in groups.values()]
 
 
-def _half(low: float | str | None, high: float | str | None) -> float | None:
-    if low is None or high is None:
+def interval(values: Iterable[float]) -> tuple[float | None, float | None]:
+    """The 95 % interval of the mean of independent values, by Student's t; (None, None) for fewer than two."""
+    drawn = np.array(list(values), dtype=np.float64)
+    if len(drawn) < 2:
+        return None, None
+    if np.ptp(drawn) == 0:  # scipy gives NaN for a spread of zero
+        return float(drawn[0]), float(drawn[0])
+    low, high = student.interval(LEVEL, len(drawn) - 1, loc=drawn.mean(), scale=sem(drawn))
+    return float(low), float(high)
+
+
+def _room(model: Measures) -> Figure | None:
+    alone = model.independent_self
+    if alone is None:
         return None
-    half = (float(high) - float(low)) / 2  # JSON holds infinity as text
-    return half if math.isfinite(half) else None
+    return Figure(alone.top1.value - model.old_self.top1.value, -math.inf, math.inf)
+
+
+def _average_scores(tests: Sequence[Scores | None]) -> ScoreEstimates | None:
+    known = [test for test in tests if test is not None]
+    parts: dict[str, Any] = {part: _average(getattr(test, part) for test in known) for part in PARTS}
+    return ScoreEstimates(**parts) if known else None
+
+
+def _average(figures: Iterable[Figure | None]) -> Estimate | None:
+    known = [figure for figure in figures if figure is not None and math.isfinite(figure.value)]
+    if not known:
+        return None
+    if len(known) == 1:
+        return Estimate(known[0].value, known[0].low, known[0].high)
+    return Estimate(float(np.mean([figure.value for figure in known])), *interval(figure.value for figure in known), len(known))

@@ -1,38 +1,36 @@
 """The tables of the terminal."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ..evaluation.compatibility import Compatibility
-from ..training.methods import METHODS
-from .sentences import SETTINGS, best, percent, ratio, seeds, setting, several_methods, varying
-from .summary import Line, lines
+from ..evaluation.compatibility import TESTS, Compatibility
+from .columns import columns, notes
+from .outcome import Outcome
 
-Column = tuple[str, Callable[[Line], str]]  # heading, text of a line
-TESTS = {
-    "old_self": "old self test",
-    "cross": "cross test",
-    "new_self": "new self test",
-    "independent_self": "independent self test",
-}
+COLOURS = {"yes": "green", "undecided": "yellow", "no": "red"}
 
 
-def table(results: dict[str, Any]) -> Table:
-    """The terminal table: a line for every method, or for every setting of a sweep; figures in %, for 100 columns."""
-    shown = lines(results)
-    before = next((f" Old self top-1: {percent(line.estimate('old_self', 'top1'))}." for line in shown if line.rows), "")
-    grid = _grid(_subject(results), _interval_note(shown) + before)
-    columns = _columns(shown, terminal=True)
-    for heading, _ in columns:
-        grid.add_column(heading, justify="left" if heading in ("method", "compatible") else "right", no_wrap=True)
-    for line in shown:
-        style = "bold" if line is best(shown) and line.compatible else None
-        grid.add_row(*(Text(text(line)) for _, text in columns), style=style)
+def table(results: Mapping[str, Any]) -> Table:
+    """The terminal table: a line per method, or per setting of a sweep, best first; figures in %, for 100 columns.
+
+    Args:
+        results: what `results.json` holds.
+
+    Returns:
+        A table for `rich.print`; the best line is bold.
+    """
+    outcome = Outcome.of(results)
+    grid = _grid(f"{outcome.subject}; figures in %, differences in points", "\n".join(notes(outcome)))
+    shown = columns(outcome, terminal=True)
+    for column in shown:
+        grid.add_column(column.heading, justify="right" if column.kind == "number" else "left", no_wrap=True)
+    for line in outcome.lines:
+        cells = [Text(column.text(line), COLOURS[line.verdict] if column.kind == "verdict" else "") for column in shown]
+        grid.add_row(*cells, style="bold" if line is outcome.best else None)
     return grid
 
 
@@ -54,37 +52,6 @@ def verdict_table(result: Compatibility) -> Table:
     return grid
 
 
-def _columns(shown: list[Line], *, terminal: bool = False) -> list[Column]:
-    """What tells the lines apart, then figures; a terminal has no room for every interval, in a sweep for self tests."""
-    own: list[Column] = [("method", lambda line: line.method)] if several_methods(shown) else []
-    own += [(SETTINGS[key].replace(" ", "\n"), partial(setting, key=key)) for key in varying(shown)]
-    old: Column = ("old\nself\ntop-1", lambda line: percent(line.estimate("old_self", "top1"), spread=not terminal))
-    new: Column = ("new\nself\ntop-1", lambda line: percent(line.estimate("new_self", "top1"), spread=not terminal))
-    selves = not (terminal and varying(shown))
-    cosine = any(METHODS[line.method].metric == "cosine" and line.by_cosine for line in shown if line.method in METHODS)
-    return [
-        *own,
-        *([old] if selves else []),
-        ("cross\ntop-1", lambda line: percent(line.estimate("cross", "top1"))),
-        ("cross\ntop-5", lambda line: percent(line.estimate("cross", "top5"), spread=False)),
-        *([("cross\nby cosine", partial(_by_cosine, spread=not terminal))] if cosine else []),
-        *([new] if selves else []),
-        ("cross −\nold self", lambda line: percent(line.estimate("gain"), signed=True)),
-        ("update\ngain", lambda line: ratio(line.estimate("update_gain"), spread=not terminal)),
-        ("negative\nflips", lambda line: percent(line.estimate("negative_flips"), spread=not terminal)),
-        ("compatible", lambda line: "\n".join(seeds(line))),
-    ]
-
-
-def _by_cosine(line: Line, spread: bool) -> str:
-    """Top-1 and, in brackets, how far that is above the old self test by cosine."""
-    other = line.by_cosine
-    if other is None:
-        return percent(None)
-    gain = percent(other.estimate("gain"), signed=True, spread=False)
-    return f"{percent(other.estimate('cross', 'top1'), spread=spread)} ({gain})"
-
-
 def _grid(title: str, caption: str) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     grid.title, grid.title_justify = Text(title, style="bold"), "left"
@@ -97,16 +64,3 @@ def _bounds(figure: Any, factor: int, sign: str = "") -> str:
     parts = (f"{factor * part:{sign}.{digits}f}" for part in (figure.value, figure.low, figure.high))
     value, low, high = (part.replace("-", "−").replace("inf", "∞") for part in parts)
     return f"{value} [{low}, {high}]"
-
-
-def _subject(results: dict[str, Any]) -> str:
-    recipe = results.get("recipe", {})
-    models = f"{recipe.get('old_backbone', 'old model')} → {recipe.get('new_backbone', 'new model')}"
-    return f"{recipe.get('data') or 'unnamed data'}, {models}; figures in %, differences in points"
-
-
-def _interval_note(shown: list[Line]) -> str:
-    count = max((line.seeds for line in shown), default=1)
-    if count > 1:
-        return f"±: half the 95 % interval of the mean over {count} seeds (Student's t)."
-    return "One seed. ±: half the 95 % bootstrap interval over queries; the training was not repeated."

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,6 +31,7 @@ from ..losses import (
     metric_learning_loss,
     weakened_regression_loss,
 )
+from ..metric import Metric
 from ..pseudo.table import build_classifier
 
 AUTO = "auto"  # what `compatlearn adapt` does unless it is told a method
@@ -65,10 +66,16 @@ class Method:
     loss: Callable[[OldKnowledge], nn.Module | None]
     family: str = "paper"
     options: tuple[str, ...] = ()  # keys of the recipe that it alone depends on
-    reference: bool = False  # nobody can ship it: not compatible, or made with what is not known
+    baseline: bool = False  # trained without regard to the old model: what a full backfill gives
+    oracle: bool = False  # made with the old model's own classifier, which is not known outside of a comparison
     adapter: bool = False  # trains no model of images: a map from the features of the independent one
     beside: bool = False  # needs the independent model's features of the training images, and room for them in its own
-    metric: Literal["euclidean", "cosine"] = "euclidean"  # what its space is meant to be ranked by
+    metric: Metric = "euclidean"  # what its space is meant to be ranked by
+
+    @property
+    def reference(self) -> bool:
+        """Not deployable, there to compare with: incompatible, or made with the old classifier."""
+        return self.baseline or self.oracle
 
 
 def find_method(name: str) -> Method:
@@ -163,7 +170,7 @@ class _Methods(dict[str, Method]):
 
 METHODS: dict[str, Method] = _Methods()
 METHODS |= {
-    "independent": Method("no compatible loss: the reference for a full backfill", lambda old: None, reference=True),
+    "independent": Method("no compatible loss: the reference for a full backfill", lambda old: None, baseline=True),
     "l2": Method("regression to the old feature of the same image", lambda old: RegressionLoss(old.vectors)),
     "trained": Method("influence loss, softmax regression on old features (t-pse)", _influence("trained")),
     "mean": Method("influence loss, class means (a-pse)", _influence("mean")),
@@ -171,7 +178,7 @@ METHODS |= {
     "random-walk": Method(
         "influence loss, unit PageRank-weighted means (rwn-pse)", _influence("random-walk"), options=("temperature", "damping")
     ),
-    "bct": Method("influence loss, the true old classifier: an upper reference", _old_classifier, reference=True),
+    "bct": Method("influence loss, the true old classifier: an upper reference", _old_classifier, oracle=True),
     "neighbours": Method(
         "neighbour loss against the old features themselves",
         lambda old: NeighbourLoss(old.vectors, old.labels, unit=old.options.get("scale") is not None),

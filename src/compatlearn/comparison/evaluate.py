@@ -1,0 +1,155 @@
+"""Trained cells become rows of `results.json` and a page: evaluated once each, written together."""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array
+from ..config import Recipe
+from ..evaluation.compatibility import compatibility
+from ..features.features import Features
+from ..files import read_json, write_json
+from ..indexes.exact import search
+from ..indexes.hits import Hits
+from ..metric import Metric
+from ..report.advice import Files
+from ..report.outcome import Outcome, is_reference
+from ..report.page import write_html
+from ..report.pictures import PictureRow, choose_pictures
+from ..report.results import Measures, Row
+from ..report.summary import summarise
+from ..training.methods import METHODS
+from ..training.runs import versions
+from .situations import open_split
+from .steps import ADAPTER, Cell, backfill, queries
+
+
+def write_results(recipe: Recipe, cells: Sequence[Cell], out: Path, classes: Sequence[str]) -> dict[str, Any]:
+    """Evaluate what is not evaluated yet; write `results.json` and `report.html`.
+
+    Args:
+        recipe: of the comparison.
+        cells: trained or failed, see `steps`.
+        out: its folder.
+        classes: the names of the classes.
+
+    Returns:
+        What `results.json` holds.
+    """
+    load, searcher = cache(Features.load), remembering_search()  # the methods of a seed share two self tests
+    rows = [evaluate(recipe, out, cell, load, searcher) for cell in cells]
+    results: dict[str, Any] = {"recipe": recipe.to_dict(), "versions": versions(), "made": _made(), "classes": classes}
+    results |= {"rows": [row.to_dict() for row in rows], "summary": [line.to_dict() for line in summarise(rows)]}
+    write_json(out / "results.json", results)
+    best = _best_cell(Outcome.of(results))
+    pictures = [] if best is None else _pictures(recipe, out, best)
+    write_html(results, out / "report.html", pictures=pictures, files=None if best is None else _files(out, best))
+    return results
+
+
+def evaluate(
+    recipe: Recipe, out: Path, cell: Cell, load: Callable[[Path], Features], searcher: Callable[..., Hits] = search
+) -> Row:
+    """The cell's row; the full evaluation stays in the cell's own `result.json`.
+
+    Args:
+        recipe: of the comparison.
+        out: its folder.
+        cell: trained or failed.
+        load: reads features.
+        searcher: what searches, see `compatibility`.
+    """
+    folder, path = cell.folder(out), cell.folder(out) / "result.json"
+    if (folder / "failed.json").exists():
+        return Row(**vars(cell), error=read_json(folder / "failed.json")["error"])
+    alone = backfill(cell).folder(out)
+    known = (alone / "val" / "manifest.json").exists()
+    before = read_json(path) if path.exists() else {}
+    if not before or (known and before["independent_self"] is None):  # independent was trained since
+        place, adapter = queries(out, cell)
+        judge = partial(
+            compatibility,
+            old_query=(old := load(out / f"seed-{cell.seed}" / "old-val")),
+            old_gallery=old,
+            new_query=load(place),
+            independent=load(alone / "val") if known else None,
+            searcher=searcher,
+            adapter=adapter,
+        )
+        before = judge(metric=recipe.metric).to_dict()
+        if recipe.metric != "cosine":
+            before["cosine"] = Measures.of(judge(metric="cosine")).to_dict()
+        write_json(path, before)
+    return Row.from_dict({**vars(cell), **before})
+
+
+def remembering_search() -> Callable[..., Hits]:
+    """`search` that answers from memory where the same arrays come again."""
+    known: dict[tuple[Any, ...], tuple[Any, Any, Hits]] = {}
+
+    def remembered(queries: Array, gallery: Array, k: int, metric: Metric, *, exclude: Array) -> Hits:
+        key = id(queries), id(gallery), k, metric
+        if key not in known:  # with the arrays, or their identities could come again for others
+            known[key] = queries, gallery, search(queries, gallery, k, metric, exclude=exclude)
+        return known[key][2]
+
+    return remembered
+
+
+def _best_cell(outcome: Outcome) -> Cell | None:
+    """The first run of the method that the page recommends; None if that is only there to compare with."""
+    if outcome.best is None or is_reference(outcome.best):
+        return None
+    row = outcome.best.finished[0]
+    return Cell(row.seed, row.method, *(outcome.best.setting(key) for key in ("temperature", "damping", "label_noise")))
+
+
+def _files(out: Path, cell: Cell) -> Files:
+    folder, frozen = cell.folder(out).relative_to(out), backfill(cell).folder(out).relative_to(out)
+    adapter = str(folder / ADAPTER) if METHODS[cell.method].adapter else None
+    new = frozen if adapter else folder
+    seed = Path(f"seed-{cell.seed}")
+    return Files(str(seed / "old-train"), str(frozen / "train"), str(seed / "old-val"), str(new / "val"), adapter)
+
+
+def _pictures(recipe: Recipe, out: Path, cell: Cell) -> list[PictureRow]:
+    old = Features.load(out / f"seed-{cell.seed}" / "old-val")
+    place, adapter = queries(out, cell)
+    new = Features.load(place).vectors
+    new = new if adapter is None else adapter(new)
+    images = open_split(recipe, "val")
+    images = images.take(np.flatnonzero(np.isin(images.ids, old.ids)))  # the unreadable ones have no feature
+    before, after = (search(query, old.vectors, 5, recipe.metric, exclude_self=True).indices for query in (old.vectors, new))
+    return choose_pictures(before, after, images.labels, images.picture, classes=images.classes)
+
+
+def _made() -> dict[str, str | None]:
+    """When, by which command (None from Python) and from which commit (None unless this code is a checkout)."""
+    program = Path(sys.argv[0])
+    ours = program.stem == "compatlearn" or program.parts[-2:] == ("compatlearn", "__main__.py")
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": shlex.join(["compatlearn", *sys.argv[1:]]) if ours else None,
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    here = Path(__file__)
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", here.parent, *words], capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # else an environment inside somebody else's repository
+        return git("describe", "--always", "--dirty", "--exclude", "*")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,291 @@
+"""Which items answer a query: those of its class, or those that somebody judged."""
+
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from ..arrays import as_numpy
+from ..errors import DataError, IncompatibleError
+from .figures import HELD
+from .qrels import read_qrels
+
+Ids: TypeAlias = np.ndarray | Tensor | Sequence[Any]  # numbers or text, of any shape
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Relevance:
+    """Which items answer which queries, and how well; make one with `from_labels`, `from_dict` or `from_qrels`.
+
+    Inside, every item is in one group and a query asks for groups: by label the groups are the classes and a query asks for
+    its own; by judgement each judged item is a group to itself, and `judged` says which query asks for which, with what
+    grade. Whoever searches asks `of` and `counts`, and need not know where relevance comes from.
+
+    Attributes:
+        query_ids: (q,) ascending ids that queries are known by; None: they are row numbers.
+        item_ids: (n,) likewise of the items.
+        query_groups: (q,) int64, of each query id; -1: a query that nobody judged.
+        item_groups: (n,) int64, of each item id; -1: an item that nobody judged.
+        judged: None where a query asks for its own group; else (j,) ascending `query group × width + item group`.
+        degrees: (j,) float32 grade of each judgement; above 0 is relevant.
+        width: number of item groups.
+        unknown_queries: judged queries that are not among those which `at` was given.
+        unknown_items: items that are relevant to a query that is known, but are not in the gallery which `at` was given.
+    """
+
+    query_ids: Shaped[np.ndarray, " q"] | None
+    item_ids: Shaped[np.ndarray, " n"] | None
+    query_groups: Int[np.ndarray, " q"]
+    item_groups: Int[np.ndarray, " n"]
+    judged: Int[np.ndarray, " j"] | None
+    degrees: Float[np.ndarray, " j"]
+    width: int
+    unknown_queries: int = 0
+    unknown_items: int = 0
+
+    @classmethod
+    def from_labels(cls, query_labels: Ids, gallery_labels: Ids) -> "Relevance":
+        """Relevant is what has the query's label; queries and items are known by their row numbers.
+
+        Args:
+            query_labels: (q,) class of each query, numbers or text.
+            gallery_labels: (n,) class of each gallery row, of the same kind.
+
+        Returns:
+            Relevance whose query ids are 0 to q − 1 and whose item ids are 0 to n − 1.
+
+        Raises:
+            IncompatibleError: numbers on one side and text on the other.
+
+        >>> import compatlearn as cl
+        >>> same = cl.Relevance.from_labels(["cat", "dog"], ["dog", "cat", "dog"])
+        >>> same.of([0, 1], [[0, 1], [2, 1]])
+        array([[False,  True],
+               [ True, False]])
+        >>> same.counts([0, 1])
+        array([1, 2])
+        """
+        queries, items = _ids(query_labels), _ids(gallery_labels)
+        if (queries.dtype.kind == "U") != (items.dtype.kind == "U"):
+            raise IncompatibleError(
+                f"labels of the queries are {queries.dtype} and those of the gallery {items.dtype}; give both the same kind"
+            )
+        classes, groups = np.unique(np.concatenate([queries, items]), return_inverse=True)
+        return cls(None, None, groups[: len(queries)], groups[len(queries) :], None, _NONE, len(classes))
+
+    @classmethod
+    def from_dict(cls, judgements: Mapping[Any, Mapping[Any, float] | Collection[Any]]) -> "Relevance":
+        """Judgements: which items are relevant to which query, and how well.
+
+        Args:
+            judgements: {query id: {item id: grade}}, a grade above 0 being relevant; or {query id: ids of relevant items},
+                each of grade 1. Ids are all numbers or all text, for queries and for items.
+
+        Returns:
+            Relevance by these ids.
+
+        Raises:
+            DataError: no judgement, a grade that is no finite number, or ids of which some are numbers and some text.
+
+        >>> import compatlearn as cl
+        >>> judged = cl.Relevance.from_dict({"q1": {"a": 2, "b": 1, "c": 0}, "q2": ["c"]})
+        >>> judged.of(["q1", "q2"], [["a", "c"], ["a", "c"]])
+        array([[ True, False],
+               [False,  True]])
+        >>> judged.grades(["q1"], [["b", "a"]])
+        array([[1., 2.]], dtype=float32)
+        """
+        graded = {
+            query: items if isinstance(items, Mapping) else dict.fromkeys(items, 1.0) for query, items in judgements.items()
+        }
+        queries = [query for query, items in graded.items() for _ in items]
+        items = list(itertools.chain.from_iterable(graded.values()))
+        return cls._judged(list(graded), queries, items, [grade for row in graded.values() for grade in row.values()])
+
+    @classmethod
+    def from_qrels(cls, path: str | Path) -> "Relevance":
+        """Judgements from a file of BEIR (header, then query, item, grade, separated by tabs) or of TREC (query, iteration,
+        item, grade, separated by spaces or tabs).
+
+        Args:
+            path: the file; UTF-8.
+
+        Returns:
+            Relevance by the ids of the file, which are text.
+
+        Raises:
+            DataError: there is no such file, or it holds no judgement.
+            FormatError: a line that is no judgement, or that contradicts another one; the message has its number.
+        """
+        queries, items, grades = read_qrels(Path(path))
+        return cls._judged(queries, queries, items, grades)
+
+    @classmethod
+    def _judged(cls, known: list[Any], queries: list[Any], items: list[Any], grades: list[Any]) -> "Relevance":
+        if not items:
+            raise DataError("there is no judgement: no query has an item; give each query the items that answer it")
+        query_ids, item_ids = np.unique(_ids(known, "query ids")), np.unique(_ids(items, "item ids"))
+        try:
+            degrees = np.asarray(grades, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"grades must be numbers ({error}); a grade above 0 is relevant") from error
+        if not np.isfinite(degrees).all():
+            raise DataError(f"{int((~np.isfinite(degrees)).sum())} of {len(degrees)} grades are not finite; give numbers")
+        rows, columns = _places(query_ids, _ids(queries)), _places(item_ids, _ids(items))
+        keys = rows * len(item_ids) + columns
+        order = np.argsort(keys, kind="stable")
+        whole = np.arange(len(query_ids)), np.arange(len(item_ids))
+        return cls(query_ids, item_ids, *whole, keys[order], degrees[order], len(item_ids))
+
+    def __repr__(self) -> str:
+        if self.judged is None:
+            return (
+                f"Relevance(same class: {len(self.query_groups)} queries, {len(self.item_groups)} items, {self.width} classes)"
+            )
+        return f"Relevance({len(self.judged)} judgements: {len(self.query_groups)} queries, {len(self.item_groups)} items)"
+
+    def of(self, queries: Ids, hits: Ids) -> Bool[np.ndarray, "q k"]:
+        """Whether each hit is relevant to its query.
+
+        Args:
+            queries: (q,) ids of the queries.
+            hits: (q, k) ids of the items that each found, such as `Hits.ids`; an id that is not known (-1, "") is not
+                relevant.
+
+        Returns:
+            (q, k) bool.
+        """
+        if self.judged is not None:
+            return self.grades(queries, hits) > 0
+        wanted, found = _lookup(self.query_ids, self.query_groups, _ids(queries)), _ids(hits)
+        relevant = np.empty(found.shape, dtype=bool)
+        for part in _blocks(found):
+            groups = _lookup(self.item_ids, self.item_groups, found[part])
+            relevant[part] = (groups == wanted[part, None]) & (groups >= 0)
+        return relevant
+
+    def grades(self, queries: Ids, hits: Ids) -> Float[np.ndarray, "q k"]:
+        """How relevant each hit is to its query: the grade it was given, 1 for the same class, 0 where nobody judged it.
+
+        Args:
+            queries: (q,) ids of the queries.
+            hits: (q, k) ids of the items that each found.
+
+        Returns:
+            (q, k) float32.
+        """
+        if self.judged is None:
+            return self.of(queries, hits).astype(np.float32)
+        wanted, found = _lookup(self.query_ids, self.query_groups, _ids(queries)), _ids(hits)
+        grades = np.zeros(found.shape, dtype=np.float32)
+        for part in _blocks(found):
+            groups = _lookup(self.item_ids, self.item_groups, found[part])  # (b, k)
+            row, column = np.nonzero((groups >= 0) & (wanted[part, None] >= 0))  # most items were never judged
+            keys = wanted[part][row] * self.width + groups[row, column]
+            places = np.searchsorted(self.judged, keys).clip(max=len(self.judged) - 1)
+            same = self.judged[places] == keys
+            grades[part][row[same], column[same]] = self.degrees[places[same]]
+        return grades
+
+    def counts(self, queries: Ids, exclude: Ids | None = None) -> Int[np.ndarray, " q"]:
+        """How many items are relevant to each query: of the gallery after `at`, of all that were judged before.
+
+        Args:
+            queries: (q,) ids of the queries.
+            exclude: (q,) an item that each query's search leaves out, and which does not count; unknown ids leave out none.
+
+        Returns:
+            (q,) int64.
+        """
+        wanted = _lookup(self.query_ids, self.query_groups, _ids(queries))
+        sizes = np.bincount(self.item_groups[self.item_groups >= 0], minlength=self.width)
+        if self.judged is not None:
+            rows, columns = np.divmod(self.judged[self.degrees > 0], self.width)
+            sizes = np.bincount(rows, weights=sizes[columns], minlength=int(wanted.max(initial=0)) + 1)
+        total: np.ndarray = np.where(wanted >= 0, sizes[wanted.clip(min=0)], 0).astype(np.int64)
+        return total if exclude is None else total - self.of(queries, _ids(exclude)[:, None])[:, 0]
+
+    def at(self, query_ids: Ids, gallery_ids: Ids) -> "Relevance":
+        """The same relevance for the rows of these queries and of this gallery: ids become row numbers, which are quick.
+
+        Ids that are numbers match judgements whose ids are text by their digits, since files of judgements hold only text.
+
+        Args:
+            query_ids: (q,) ids of the rows of a query set.
+            gallery_ids: (n,) ids of the rows of a gallery.
+
+        Returns:
+            Relevance whose query ids are 0 to q − 1 and whose item ids are 0 to n − 1; `unknown_queries` and
+            `unknown_items` say what the judgements name and these sets lack.
+
+        Raises:
+            IncompatibleError: labels for other numbers of rows, or text ids where the judgements have numbers.
+        """
+        queries, items = _ids(query_ids), _ids(gallery_ids)
+        if self.query_ids is None or self.item_ids is None or self.judged is None:
+            given, wanted = (len(self.query_groups), len(self.item_groups)), (len(queries), len(items))
+            if given != wanted:
+                raise IncompatibleError(
+                    f"labels of {given[0]} queries and {given[1]} gallery rows do not fit {wanted[0]} and {wanted[1]}; "
+                    "give the labels of the same rows"
+                )
+            return self
+        query_groups = _lookup(self.query_ids, self.query_groups, _as_kind(queries, self.query_ids, "queries"))
+        item_groups = _lookup(self.item_ids, self.item_groups, _as_kind(items, self.item_ids, "items"))
+        rows, columns = np.divmod(self.judged[self.degrees > 0], self.width)
+        relevant = np.unique(columns[np.isin(rows, query_groups)])
+        lost = len(self.query_groups) - len(np.intersect1d(query_groups, self.query_groups))
+        absent = len(np.setdiff1d(relevant, item_groups))
+        return Relevance(None, None, query_groups, item_groups, self.judged, self.degrees, self.width, lost, absent)
+
+
+_NONE = np.zeros(0, dtype=np.float32)
+
+
+def _ids(values: Ids, name: str = "ids") -> np.ndarray:
+    """Numbers as int64, text as it is."""
+    array = as_numpy(values) if isinstance(values, np.ndarray | Tensor) else np.asarray(values)
+    text = array.dtype.kind == "U"
+    if text and not isinstance(values, np.ndarray) and not all(isinstance(value, str) for value in np.ravel(_objects(values))):
+        raise DataError(f"some {name} are numbers and some text; give all of them one kind")
+    if not text and array.dtype.kind not in "iu" and array.size:
+        raise DataError(f"{name} must be whole numbers or text; got {array.dtype}")
+    return array if text or array.dtype == np.int64 else array.astype(np.int64)
+
+
+def _objects(values: Any) -> np.ndarray:
+    return np.asarray(values, dtype=object)
+
+
+def _as_kind(ids: np.ndarray, known: np.ndarray, name: str) -> np.ndarray:
+    if ids.dtype.kind == known.dtype.kind:
+        return ids
+    if known.dtype.kind == "U":
+        return ids.astype(str)
+    raise IncompatibleError(f"ids of the {name} are text and those of the judgements numbers; give both the same kind")
+
+
+def _places(known: np.ndarray, wanted: np.ndarray) -> Int[np.ndarray, "..."]:
+    """Where each id stands among ascending ones, -1 where it is none of them."""
+    places = np.searchsorted(known, wanted).clip(max=len(known) - 1)
+    found: np.ndarray = np.where(known[places] == wanted, places, -1)
+    return found
+
+
+def _lookup(known: np.ndarray | None, groups: Int[np.ndarray, " n"], wanted: np.ndarray) -> Int[np.ndarray, "..."]:
+    """The group of each id, -1 where it has none."""
+    places = wanted if known is None else _places(known, wanted)
+    inside = (places >= 0) & (places < len(groups))
+    found: np.ndarray = np.where(inside, np.take(groups, places, mode="clip"), -1)
+    return found
+
+
+def _blocks(hits: Shaped[np.ndarray, "q k"]) -> Iterator[slice]:
+    """Rows of which so many are looked up at a time that memory stays bounded."""
+    step = max(1, HELD // max(1, hits.shape[1]))
+    return (slice(start, start + step) for start in range(0, len(hits), step))
