@@ -1,10 +1,10 @@
-"""A chain of upgrades v1 → v2 → v3: do v3's queries search what v1 and v2 left in the gallery, and the mixture of both?
+"""A chain of upgrades v1 → v2 → v3: can v3's queries search the vectors of v1, those of v2, and a mixture of both?
 
     python benchmarks/situations.py --data FOLDER --out runs/situations --only disjoint-data --only extended-data
     python benchmarks/chain.py --data FOLDER --situations runs/situations --out runs/chain
 
-v1 is the old model, v2 the new one of the plain comparison, v3 a model trained on all data. Frozen: v2 and v3 are independent
-models, each behind a `neighbour-head`. Trained: v2 is trained against v1 by `random-walk`, v3 against v2 in the same way.
+v1 is the old model, v2 the new one of the plain comparison, and v3 a model trained on all data. Frozen: v2 and v3 are
+independent models, each behind a `neighbour-head`. Trained: v2 is trained against v1 with `random-walk`, v3 against v2 too.
 """
 
 from dataclasses import replace
@@ -32,7 +32,7 @@ WALK = "random-walk-temperature-0.05-damping-0.9"
 
 
 def features(recipe: Recipe, model: Path, images: Images, pixels: Pixels | None) -> np.ndarray:
-    """(n, d) of all images, by the model of a run."""
+    """(n, d) features of all images, by the model of a run."""
     dataset = TrainingSet(images, recipe.training.resize, pixels, recipe.training.tolerance)
     return embed(load_learner(model / "model.safetensors").embedder, dataset)[0]
 
@@ -44,13 +44,13 @@ def aligned(path: Path, images: Images) -> np.ndarray:
 
 
 def accuracy(queries: Array, gallery: Array, labels: np.ndarray) -> float:
-    """Top-1 among the first dimensions that both have, the query's own row left out."""
+    """Top-1 on the first dimensions that both have, with the query's own row left out."""
     hits = search(queries[:, : gallery.shape[1]], gallery[:, : queries.shape[1]], 1, exclude=np.arange(len(labels)))
     return float((labels[hits.indices[:, 0]] == labels).mean())
 
 
 def galleries(v1: np.ndarray, v2: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """What the index may hold: v1's vectors, v2's, and each for a random half of the items."""
+    """What the index may hold: v1's vectors, v2's, or each of them for a random half of the items."""
     width = min(v1.shape[1], v2.shape[1])
     upgraded = np.random.default_rng(seed).permutation(len(v1)) % 2 == 0
     return {"v1": v1, "v2": v2, "both": np.where(upgraded[:, None], v2[:, :width], v1[:, :width])}
@@ -81,7 +81,7 @@ def frozen(base: Path, extended: Path, recipe: Recipe, seed: int) -> dict[str, f
 
 
 def trained(base: Path, extended: Path, recipe: Recipe, seed: int, out: Path) -> dict[str, float]:
-    """`random-walk` twice: v3 is trained against v2's features of all of the data, and knows nothing of v1."""
+    """`random-walk` twice: v3 is trained against v2's features of all of the data and knows nothing about v1."""
     (train_images, train_pixels), (val_images, _) = (load_split(recipe, extended, split) for split in ("train", "val"))
     target = features(recipe, base / f"seed-{seed}" / WALK, train_images, train_pixels)
     folder = out / f"seed-{seed}"
@@ -104,7 +104,7 @@ def trained(base: Path, extended: Path, recipe: Recipe, seed: int, out: Path) ->
 
 
 def main(data: str, situations: Path, out: Path, recipe: Path = Path("recipes/tiny-imagenet.toml"), seeds: int = 3) -> None:
-    """Every seed, one after another; a seed that is done is not repeated."""
+    """Run the seeds one after another; a finished seed is not repeated."""
     settings = load_recipe(recipe, {"data": data, "new_fraction": 1.0})
     base, extended = (situations / name for name in ("disjoint-data", "extended-data"))
     rows = []

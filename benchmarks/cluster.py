@@ -1,9 +1,9 @@
-"""`extract`, `pseudo` and `evaluate` on a Ray cluster of one and of two workers, against the local engine; a thread each.
+"""`extract`, `pseudo` and `evaluate` on a Ray cluster of one and of two workers against the local engine, one thread each.
 
     python benchmarks/cluster.py [--images 3000 --classes 150 --rows 1000 --queries 8000 --gallery 200000 --json FILE]
 
-The commands themselves are timed, in turn. Prints the speed-up of two workers over one and the cost of Ray, both with what
-it takes to start the workers, which is measured by itself (a job without work), and without.
+The commands themselves are timed, in turn. Prints the speed-up of two workers over one and the cost of Ray, each with and
+without the time it takes to start the workers, which is measured separately by a job without work.
 """
 
 import contextlib
@@ -42,14 +42,14 @@ def embed(pictures: list[Image.Image]) -> torch.Tensor:
 
 
 def same(number: int) -> int:
-    """A task without work, in a process that imports what the others do."""
+    """A task without work, in a process with the same imports as the others."""
     import compatlearn.cluster.jobs  # noqa: F401
 
     return number
 
 
 def prepare(images: int, classes: int, rows: int, queries: int, gallery: int) -> None:
-    """Everything the commands read, in the current folder."""
+    """Write everything the commands read to the current folder."""
     random = np.random.default_rng(0)
     for number in range(images):
         path = Path("images", f"class{number % 10}", f"{number}.png")
@@ -66,7 +66,7 @@ def prepare(images: int, classes: int, rows: int, queries: int, gallery: int) ->
 
 
 def seconds(command: str, out: Path | None = None) -> float:
-    """Wall-clock seconds of one command; what it prints is left out, and it must end well."""
+    """Wall-clock seconds of one command, which must succeed; its output is discarded."""
     arguments = [*command.split(), *(["--out", str(out)] if out else [])]
     start = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -76,7 +76,7 @@ def seconds(command: str, out: Path | None = None) -> float:
 
 
 def start_up(address: str, stay: bool) -> float:
-    """Seconds of a job without work: to connect, to start the workers, to hand out the tasks, to end."""
+    """Seconds of a job without work: connect, start the workers, hand out the tasks, shut down."""
     start = time.perf_counter()
     with contextlib.redirect_stderr(io.StringIO()), workers.connected(address):
         assert sorted(workers.each(same, [(number,) for number in range(8)], "tasks", stay=stay)) == list(range(8))
@@ -92,7 +92,7 @@ def main(
     repeats: int = 1,
     json: Path | None = None,
 ) -> None:
-    """Time every job with every engine in turn, and print medians and ratios."""
+    """Time every job with every engine in turn and print medians and ratios."""
     torch.set_num_threads(1)
     jobs = {  # name → (command, workers are kept)
         "extract": ("extract --data images --model cluster:embed --shard-rows 100", True),

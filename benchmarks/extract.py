@@ -2,9 +2,9 @@
 
     python benchmarks/extract.py [--repeats 3] [--device cuda] [--json FILE]
 
-Bare is the same module on random pixels of the same shape and batch, with nothing read. Both in turn in one process, so that
-a busy machine slows both alike. Pictures come from memory, or from files that have to be decoded. On a CPU, decoding and the
-forward pass share the cores, so the floor there is their work together; the work of decoding is measured alone, on one core.
+The bare pass is the same module on random pixels of the same shape and batch size, with nothing to read. Both run in turn in
+one process, so that a busy machine slows both alike. Pictures come from memory or from files that have to be decoded. On a CPU,
+decoding and the forward pass share the cores, so the floor is the sum of their work; decoding is timed alone, on one core.
 """
 
 import json
@@ -30,7 +30,7 @@ from compatlearn.features.writer import FeatureWriter
 
 
 def pictures(folder: Path, count: int, size: tuple[int, int], kind: str) -> Images:
-    """Smooth noise, in memory or in files of some kind."""
+    """Smooth noise, in memory or in files of the given kind."""
     random = np.random.default_rng(0)
     small = random.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
     made = [Image.fromarray(one).resize(size, Image.Resampling.BICUBIC) for one in small]
@@ -51,7 +51,7 @@ def seconds(work: Callable[..., Any], *arguments: Any, **options: Any) -> float:
 
 
 def bare(embedder: Embedder, count: int, batch_size: int) -> None:
-    """The forward pass alone, on pixels that are there already."""
+    """The forward pass alone, on pixels that are already in memory."""
     device, size = embedder.mean.device, embedder.spec.image_size
     pixels = torch.randint(256, (batch_size, size, size, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
     with torch.inference_mode():
@@ -90,7 +90,7 @@ def compare(
 
 
 def store(images: Images, out: Path, shard_rows: int, dimension: int) -> None:
-    """What is written, and nothing else."""
+    """Write what an extraction writes, and do nothing else."""
     encoder = Encoder(lambda rows: np.zeros((len(rows), dimension), np.float32), "none")
     empty = Images(lambda row: Image.new("RGB", (1, 1)), images.labels, images.ids, images.rows, images.classes, "none")
     writer = FeatureWriter(out, rows=len(images), shard_rows=shard_rows)

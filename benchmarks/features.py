@@ -2,10 +2,10 @@
 
     python benchmarks/features.py [--rows 10000000 --dimension 8 --repeats 3 --json FILE]
 
-Folders are made in a temporary place, with integer and with text ids; their pages are dropped from the cache before every
-measurement where the system allows it. The other side is to read all of rows.parquet when a folder is opened, and all vectors
-(a tenth of the rows, 512 float16 each) for the rows of one class. Bytes are those of the mapped file that came into the
-process, with the pages that the kernel maps around them.
+Temporary folders are made with integer and with text ids; before every measurement their pages are dropped from the cache
+where the system allows it. The alternative reads all of rows.parquet when a folder is opened, and all vectors (a tenth of the
+rows, 512 float16 each) to get the rows of one class. Bytes are those of the mapped file that entered the process, including the
+pages that the kernel maps around them.
 """
 
 import json
@@ -27,7 +27,7 @@ CLASSES = 1000
 
 
 def make(folder: Path, rows: int, dimension: int, dtype: str, *, text: bool = False, ordered: bool = False) -> Path:
-    """Features; text ids are "img/" and eight digits."""
+    """Save made-up features; text ids are "img/" and eight digits."""
     labels = np.random.default_rng(0).integers(0, CLASSES, rows)
     ids = np.arange(rows)
     if text:
@@ -40,7 +40,7 @@ def make(folder: Path, rows: int, dimension: int, dtype: str, *, text: bool = Fa
 
 
 def forget(folder: Path) -> None:
-    """Drop the pages of the files, so that they come from the disk again."""
+    """Drop the cached pages of the files, so that they are read from the disk again."""
     if hasattr(os, "posix_fadvise"):
         for path in folder.iterdir():
             descriptor = os.open(path, os.O_RDONLY)
@@ -63,7 +63,7 @@ def seconds(work: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
 
 
 def opening(folder: Path, repeats: int) -> dict[str, float]:
-    """Medians of opening, opening with all columns, and the first use of labels and of ids."""
+    """Median seconds to open, to open with all columns, and of the first use of labels and of ids."""
     times: dict[str, list[float]] = {"open": [], "open and read": [], "labels": [], "ids": []}
     for _ in range(repeats):
         forget(folder)
@@ -78,7 +78,7 @@ def opening(folder: Path, repeats: int) -> dict[str, float]:
 
 
 def one_class(folder: Path, name: str) -> dict[str, Any]:
-    """The vectors of one class and of all classes, each from the disk; the labels have been read."""
+    """Read the vectors of one class and of all classes, each from the disk, with the labels already read."""
     features, path = Features.load(folder), folder / "vectors.npy"
     order, _ = seconds(features.rows_of_class, 0)
     forget(folder)
@@ -101,7 +101,7 @@ def main(
     repeats: int = 3,
     json_file: Annotated[Path | None, Parameter(name=["--json", "--json-file"])] = None,
 ) -> None:
-    """Print the table; rows, a tenth and a hundredth of them go into the file."""
+    """Print the table; the file gets `rows`, a tenth and a hundredth of them."""
     lines = []
     for count in (rows // 100, rows // 10, rows):
         for text in (False, True):

@@ -1,10 +1,10 @@
-"""What each method costs: a training step with its loss against the same step without, in one run.
+"""What each method costs: a training step with its loss against the same step without it, in one run.
 
     python benchmarks/losses.py [--methods all --rows 35000 --rounds 15]
 
-The step is forward, cross-entropy, loss, backward and SGD on one batch of random pixels. Steps of all methods take turns, so
-that a busy machine slows all alike; the figure is the median of the ratios. What `unibct` does once an epoch is divided by the
-steps of an epoch. Making the loss (the random walk, a fit) is done once a training and is shown in seconds.
+A step is forward, cross-entropy, loss, backward and SGD on one batch of random pixels. The steps of all methods take turns, so
+that a busy machine slows all alike; the figure is the median of the ratios. What `unibct` does once per epoch is divided by the
+steps of an epoch. Building the loss (the random walk, a fit) happens once per training run and is shown in seconds.
 """
 
 import time
@@ -23,7 +23,7 @@ CLASSES, D_OLD, D_NEW, SIZE = 100, 64, 128, 32
 
 
 class Step:
-    """One training step of a model of its own, in bf16; called with the rows of the batch, it gives its seconds."""
+    """A training step of its own model, in bf16; called with the rows of the batch, it returns its seconds."""
 
     def __init__(self, backbone: str, loss: torch.nn.Module | None, classes: torch.Tensor, batch_size: int) -> None:
         torch.manual_seed(0)
@@ -50,7 +50,7 @@ class Step:
 
 
 def once_an_epoch(loss: torch.nn.Module | None) -> float:
-    """Seconds of what a loss does when an epoch begins, with features of the whole last one."""
+    """Seconds of what a loss does at the start of an epoch, with features of the whole previous one."""
     if not isinstance(loss, UnibctLoss):
         return 0.0
     loss.memory.copy_(loss.old + torch.randn_like(loss.old))
@@ -61,7 +61,7 @@ def once_an_epoch(loss: torch.nn.Module | None) -> float:
 
 
 def prepared(method: str, old: OldKnowledge) -> tuple[torch.nn.Module | None, float]:
-    """The loss of a method, and how long it took to make."""
+    """The loss of a method, and the seconds it took to build."""
     started = time.perf_counter()
     return METHODS[method].loss(old), time.perf_counter() - started
 
@@ -69,7 +69,7 @@ def prepared(method: str, old: OldKnowledge) -> tuple[torch.nn.Module | None, fl
 def main(
     methods: str = "all", backbone: str = "small_resnet32", rows: int = 35_000, batch_size: int = 256, rounds: int = 15
 ) -> None:
-    """Print a line a method, dearest first."""
+    """Print one line per method, the most expensive first."""
     random = np.random.default_rng(0)
     labels = np.arange(rows) % CLASSES
     vectors = (random.normal(size=(CLASSES, D_OLD))[labels] + 2 * random.normal(size=(rows, D_OLD))).clip(0).astype(np.float32)
@@ -92,7 +92,8 @@ def main(
             if number >= 2:
                 seconds[name].append(taken)
     print(f"{backbone}, {SIZE} pixels, batch {batch_size}, {rows} rows × {D_OLD}, {torch.get_num_threads()} threads")
-    print(f"independent: {np.median(seconds['independent']) * 1000:.0f} ms a step\n| method | step | made in |\n|---|---|---|")
+    print(f"independent: {np.median(seconds['independent']) * 1000:.0f} ms per step")
+    print("| method | step | made in |\n|---|---|---|")
     plain = np.array(seconds["independent"])
     share = {name: once_an_epoch(steps[name].loss) / len(batches) for name in chosen}
     ratios = {name: float(np.median((np.array(seconds[name]) + share[name]) / plain)) for name in chosen}

@@ -1,4 +1,4 @@
-"""Draw docs/images/benchmarks.png from what the benchmarks stored with --json-file.
+"""Plot what the benchmarks stored with --json-file, as docs/images/benchmarks.png.
 
 python benchmarks/plot.py runs/bench docs/images/benchmarks.png
 """
@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 
 
 def lines(axes: Axes, points: list[dict[str, Any]], x: str, series: dict[str, str], title: str, label: str) -> None:
-    """One panel: each series against x, both axes logarithmic; a dashed line is a floor."""
+    """Draw one panel: each series against x, both axes logarithmic; dashed lines are floors."""
     points = sorted(points, key=lambda point: point[x])
     for key, name in series.items():
         floor = "floor" in key
@@ -36,7 +36,7 @@ def lines(axes: Axes, points: list[dict[str, Any]], x: str, series: dict[str, st
 
 
 def main(results: Path, picture: Path) -> None:
-    """One picture with a panel for each sweep."""
+    """Draw one picture with a panel per sweep."""
     search = json.loads((results / "search.json").read_text())
     pseudo = json.loads((results / "pseudo.json").read_text())
     features = json.loads((results / "features.json").read_text())

@@ -2,9 +2,9 @@
 
     python benchmarks/pseudo.py [--classes 100 --rows 900 --dimension 512 --repeats 3] [--large] [--json-file FILE]
 
-Classes: random_walk_classifier, the dense inverse and the Gram products in one process and in turn, float32, the same P
-(column-stochastic). Streamed: one class whose tiles are computed anew in each pass; the floor is the products of the tiles on
-and above the diagonal, as often as the solver asked for them. Landmarks: the estimate for huge classes against the exact walk.
+Classes: random_walk_classifier, the dense inverse and the Gram products in one process and in turn, in float32, with the same P
+(column-stochastic). Streamed: one class whose tiles are recomputed in each pass; the floor is the products of the tiles on and
+above the diagonal, as often as the solver asks for them. Landmarks: the estimate for huge classes against the exact walk.
 """
 
 import json
@@ -27,7 +27,7 @@ from compatlearn.pseudo import walk
 def features(
     classes: int, rows: int, dimension: int, noise: float = 1.5, wrong: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(classes · rows, dimension) float32 of a rectifier, and labels; `wrong` is the share of rows from another class."""
+    """(classes · rows, dimension) float32 behind a rectifier, and labels; `wrong` is the share of rows from other classes."""
     random = torch.Generator().manual_seed(0)
     labels = torch.arange(classes).repeat_interleave(rows)
     centres = torch.randn(classes + 20, dimension, generator=random)
@@ -55,7 +55,7 @@ def dense_inverse(vectors: torch.Tensor, labels: torch.Tensor, temperature: floa
 
 
 def gram_only(vectors: torch.Tensor, labels: torch.Tensor) -> None:
-    """Every class's similarity matrix and nothing else."""
+    """Every class's similarity matrix, and nothing else."""
     for label in range(int(labels.max()) + 1):
         unit = F.normalize(vectors[labels == label], dim=1)
         unit @ unit.T
@@ -93,7 +93,7 @@ def by_class(classes: int, rows: int, dimension: int, repeats: int) -> list[floa
 
 
 def streamed(rows: int, dimension: int, repeats: int) -> tuple[float, float, int, float]:
-    """Median seconds of the walk and of its floor, passes, and MiB beyond the features; for a process of its own, on Linux."""
+    """Median seconds of the walk and of its floor, passes, and MiB beyond the features. Run it in its own process, on Linux."""
     walk.BLOCK_BYTES, passes, product = 0, 0, walk.Similarity.__matmul__
     random_walk_weights(features(1, 500, dimension)[0])  # loads what stays in memory
     vectors, _ = features(1, rows, dimension)
@@ -118,7 +118,7 @@ def peak() -> float:
 
 
 def angle(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Radians; by the chord, since the cosine of a small angle is 1."""
+    """Radians, from the chord: the cosine of a small angle is 1."""
     return float(2 * torch.asin((F.normalize(a.double(), dim=0) - F.normalize(b.double(), dim=0)).norm() / 2))
 
 

@@ -2,10 +2,10 @@
 
     python benchmarks/search.py [--rows 20000 --repeats 3] [--sweep --json FILE] [--disk-rows 1000000]
 
-All in one process and in turn, so that a busy machine slows both sides alike. The vectors are those of a network: classes of
-50 in 64 directions, a random linear layer, noise, a rectifier; --normal takes independent normal numbers instead, which
-have no near neighbours at all and are the hardest case for a bound. The floor is the matrix product alone, in bfloat16 where
-the processor has it: n²/2 inner products for a self test, q n for a cross test.
+Everything runs in one process and in turn, so that a busy machine slows both sides alike. The vectors resemble a network's:
+classes of 50 in 64 directions, a random linear layer, noise, a rectifier; --normal takes independent normal numbers instead,
+which have no near neighbours at all and are the hardest case for a bound. The floor is the matrix product alone, in bfloat16
+where the processor has it: n²/2 inner products for a self test, q n for a cross test.
 """
 
 import json
@@ -52,7 +52,7 @@ def with_faiss(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 
 
 def product(queries: int, gallery: int, dimension: int) -> Callable[[], None]:
-    """The floor: so many inner products in tiles, and nothing else."""
+    """The floor: that many inner products in tiles, and nothing else."""
     dtype = torch.bfloat16 if fast_in_bfloat16(torch.device("cpu")) else torch.float32
     a, b = (torch.randn(size, dimension).to(dtype) for size in (min(1024, queries), min(8192, gallery)))
 
@@ -95,7 +95,7 @@ def compare(name: str, rows: int, d_query: int, d_gallery: int, *, repeats: int,
 
 
 def from_disk(rows: int, dimension: int) -> dict[str, Any]:
-    """Search a memory-mapped gallery in a process of its own: its most memory, and the size of the file, in GiB."""
+    """Search a memory-mapped gallery in its own process: its peak memory and the size of the file, in GiB."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "gallery.npy"
         gallery = np.lib.format.open_memmap(path, "w+", np.float32, (rows, dimension))
@@ -110,7 +110,7 @@ def from_disk(rows: int, dimension: int) -> dict[str, Any]:
 
 
 def child(path: Path) -> None:
-    """1,000 queries in the gallery at `path`; anonymous memory is what the process asks for, the rest is the file itself."""
+    """Send 1,000 queries to the gallery at `path`. Anonymous memory is the process's own; the rest is the file."""
     before = memory()
     gallery = np.load(path, mmap_mode="r")
     queries = np.array(gallery[:: len(gallery) // 1000][:1000])
@@ -148,7 +148,7 @@ def main(
     disk_rows: int = 1_000_000,
     json_file: Path | None = None,
 ) -> None:
-    """Print the table; with `sweep` also over rows and dimensions, for the plots."""
+    """Print the table; with `sweep`, also over rows and dimensions, for the plots."""
     torch.manual_seed(0)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, faiss {faiss.__version__}, k = {K}")
     options = {"repeats": repeats, "normal": normal}

@@ -1,9 +1,9 @@
-"""Method × situation: a comparison for each situation, and the table of update gains and cross tests they make.
+"""Method × situation: one comparison per situation, and the table of their self tests and cross tests.
 
     python benchmarks/situations.py --data FOLDER --out runs/situations
     python benchmarks/situations.py --data FOLDER --out runs/situations --only open-classes --only small-new --epochs 6
 
-A situation differs from the recipe in the keys that `SITUATIONS` gives it and in nothing else. Run again, it goes on.
+A situation differs from the recipe only in the keys that `SITUATIONS` sets. Repeat the command to resume it.
 """
 
 import itertools
@@ -31,7 +31,7 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "unit-length": {"unit_length": True, "scale": 16.0, "metric": "cosine"},
     "wide-old": {"old_backbone": "small_resnet64", "dimension": 256},
 }
-OLD = {"old_backbone", "old_classes", "unit_length", "scale", "metric"}  # keys that an independent new model does not depend on
+OLD = {"old_backbone", "old_classes", "unit_length", "scale", "metric"}  # keys that do not affect an independent new model
 METHODS = "independent,random-walk,procrustes,ridge,rbt,head,neighbour-head,mixed-head,ranking-head"
 
 
@@ -45,13 +45,13 @@ def plain_network() -> nn.Module:
 
 
 def share_independent(base: Path, out: Path, seeds: int) -> None:
-    """The independent models of the plain comparison, where a situation changes the old model alone."""
+    """Reuse the independent models of the plain comparison where a situation changes only the old model."""
     for model in [base / f"seed-{seed}" / "independent" for seed in range(seeds)]:
         link = out / model.relative_to(base)
         if (model / "train" / "manifest.json").exists() and not link.exists():
             link.parent.mkdir(parents=True, exist_ok=True)
             for file in model.rglob("*"):
-                if file.is_file() and file.name != "result.json":  # that one tells of the old model too
+                if file.is_file() and file.name != "result.json":  # that one depends on the old model too
                     (link / file.relative_to(model)).parent.mkdir(parents=True, exist_ok=True)
                     os.link(file, link / file.relative_to(model))
 
@@ -65,7 +65,7 @@ def one(name: str, recipe: Path, data: str, out: Path, methods: str, changes: di
 
 
 def matrix(results: dict[str, dict[str, Any]]) -> str:
-    """Markdown: a line a situation, old and independent self test, then the cross test of every method."""
+    """Markdown, one line per situation: old and independent self test, then the cross test of every method."""
     shown = {name: {line.method: line for line in lines(result)} for name, result in results.items()}
     methods = list(dict.fromkeys(method for found in shown.values() for method in found))
     text = ["| situation | old self | independent self | " + " | ".join(f"`{method}`" for method in methods) + " |"]
@@ -87,7 +87,7 @@ def main(
     seeds: int = 3,
     epochs: int | None = None,
 ) -> None:
-    """Run what is asked for; the table so far is written after every situation."""
+    """Run the situations asked for; the table so far is written after each."""
     changes = {"seeds": seeds} | ({"epochs": epochs} if epochs else {})
     results = {}
     for name in only or SITUATIONS:

@@ -1,12 +1,12 @@
-"""The training loop against a bare PyTorch loop on random tensors, and the influence loss against none.
+"""The training loop against a bare PyTorch loop on random tensors, with and without the influence loss.
 
     python benchmarks/training.py [--backbone small_resnet32 --size 32 --batch-size 256 --batches 24 --rounds 5]
                                   [--precision bf16] [--compile]
 
-The bare loop is forward, cross-entropy, backward and an SGD step on one batch of random pixels, again and again: the same
-model, memory format and precision, and nothing else. Ours is `train()`: batches gathered from the decoded images, cropped and
-flipped, the schedule, the log, everything that accelerate does. The rates are medians of rounds in turn, so that a busy
-machine slows all alike; the first epoch of each `train()` is not counted.
+The bare loop repeats forward, cross-entropy, backward and an SGD step on one batch of random pixels: the same model, memory
+format and precision, and nothing else. Ours is `train()`: batches gathered from the decoded images, cropped and flipped, the
+schedule, the log, everything accelerate does. The rates are medians of rounds in turn, so that a busy machine slows all alike;
+the first epoch of each `train()` is not counted.
 """
 
 import json
@@ -32,7 +32,7 @@ CLASSES, D_OLD = 100, 64
 
 
 class Bare:
-    """A bare loop: `rate(steps)` images a second."""
+    """A bare loop: `rate(steps)` is in images per second."""
 
     def __init__(self, backbone: str, size: int, batch_size: int, precision: str, compiled: bool = False) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -59,14 +59,14 @@ class Bare:
 
 
 def ours(images: Images, pixels: np.ndarray, config: TrainConfig, backbone: str, loss: torch.nn.Module | None) -> float:
-    """Images a second of the second epoch of `train()`, by its own log."""
+    """Images per second in the second epoch of `train()`, from its own log."""
     with tempfile.TemporaryDirectory() as folder:
         train(images, config, Path(folder), backbone=backbone, loss=loss, pixels=pixels)
         return float(json.loads((Path(folder) / "log.jsonl").read_text().splitlines()[-1])["images_per_second"])
 
 
 def parts(pixels: np.ndarray, config: TrainConfig) -> dict[str, float]:
-    """Milliseconds of a batch for what the bare loop does not do, each alone."""
+    """Milliseconds per batch of each thing that the bare loop does not do."""
     batch, draws = torch.from_numpy(pixels[: config.batch_size]), torch.Generator().manual_seed(0)
     rows = np.random.default_rng(0).permutation(len(pixels))[: config.batch_size]
     work = {"gather": lambda: pixels[rows], "augment": lambda: augment(batch, config, draws)}
@@ -89,7 +89,7 @@ def main(
     precision: str = "bf16",
     compile: bool = False,
 ) -> None:
-    """Print both ratios, the rates behind them, and what a batch costs beside the model."""
+    """Print both ratios, the rates behind them, and what a batch costs besides the model."""
     random = np.random.default_rng(0)
     count = batches * batch_size
     pixels = random.integers(0, 256, (count, 3, size + 8, size + 8), dtype=np.uint8)
@@ -121,7 +121,7 @@ def main(
         loops["compiled"] = lambda: compiled.rate(batches)
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for number in range(rounds):
-        turn = number % len(loops)  # nobody is always the last
+        turn = number % len(loops)  # none is always last
         for name in [*loops][turn:] + [*loops][:turn]:
             rates[name].append(loops[name]())
     median = {name: sorted(values)[rounds // 2] for name, values in rates.items()}
@@ -135,9 +135,9 @@ def main(
     print(f"our loop without it / the bare loop: {ratio('without', 'bare')}")
     if compiled:
         print(f"compiled bare loop / bare loop:      {ratio('compiled', 'bare')}")
-    print("images a second: " + ", ".join(f"{name} {value:.0f}" for name, value in median.items()))
+    print("images per second: " + ", ".join(f"{name} {value:.0f}" for name, value in median.items()))
     spent = ", ".join(f"{name} {value:.1f}" for name, value in parts(pixels, config).items())
-    print(f"milliseconds a batch: bare step {batch_size / median['bare'] * 1000:.1f}, {spent}")
+    print(f"milliseconds per batch: bare step {batch_size / median['bare'] * 1000:.1f}, {spent}")
 
 
 if __name__ == "__main__":

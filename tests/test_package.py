@@ -41,5 +41,6 @@ def test_one_version() -> None:
 
 
 def test_files_stay_small() -> None:
-    long = {file.name: count for file in SOURCE.glob("*.py") if (count := len(file.read_text().splitlines())) > 400}
-    assert long == {}
+    lengths = {str(file.relative_to(SOURCE)): len(file.read_text().splitlines()) for file in SOURCE.rglob("*.py")}
+    assert {"losses/influence.py", "config.py"} <= set(lengths)  # packages are looked into
+    assert {name: count for name, count in lengths.items() if count > 300} == {}
