@@ -12,7 +12,7 @@ from .summary import Estimate, Line
 
 MOST_SEEDS = 20  # more of them is no advice
 HERE, AGAIN = "In the folder of this page:", "Where this comparison was started:"
-ROLLBACK = "Way back: the index was not touched, so sending the old model's queries again is all it takes."
+ROLLBACK = "Rollback: the index was not touched. To go back, send the old model's queries again."
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,15 @@ def _deploy(outcome: Outcome, best: Line, files: Files | None) -> Advice:
     if files.adapter is None:
         text = (
             f"Upgrade with {outcome.name(best)}: embed queries with its model, cut them to the old dimension and search the "
-            "index as it is. First let this gate pass on features of your own queries; it exits with 3 if it does not."
+            "index as it is. Before you ship, run the gate below, which exits with 3 unless the verdict is yes, on features of "
+            "your own queries; here it has those of this comparison's first seed."
         )
         return Advice(text, (_command(*gate),), HERE)
     fit = ("adapt", "--method", best.method, "--old-features", files.old_training, "--new-features", files.new_training)
     text = (
         f"Upgrade with {outcome.name(best)}: the new model stays as it is, its queries go through an adapter and search the "
-        "index as it is. Fit it to your own pairs of vectors, then let the gate pass on other queries; it exits with 3 if not."
+        "index as it is. Before you ship, run both commands on your own vectors: the first fits the adapter to pairs, the "
+        "second exits with 3 unless the verdict on other queries is yes. Here they have this comparison's first seed."
     )
     return Advice(
         text, (_command(*fit, "--out", "adapter.safetensors"), _command(*gate, "--adapter", "adapter.safetensors")), HERE
@@ -125,12 +127,12 @@ def seeds_needed(gain: Estimate) -> int | None:
         gain: a mean over two seeds or more, with its interval.
 
     Returns:
-        More than there are, at most 20; None if that is not enough.
+        At least two more than there are, at most 20; None if that is not enough.
     """
     if gain.half is None or gain.seeds < 2:
         return None
     spread = gain.half * math.sqrt(gain.seeds) / student.ppf((1 + LEVEL) / 2, gain.seeds - 1)
-    for count in range(gain.seeds + 1, MOST_SEEDS + 1):
+    for count in range(gain.seeds + 2, MOST_SEEDS + 1):
         if student.ppf((1 + LEVEL) / 2, count - 1) * spread / math.sqrt(count) < abs(gain.value):
             return count
     return None

@@ -75,7 +75,7 @@ def _content(outcome: Outcome, pictures: Sequence[PictureRow], run: Files | None
                 "best": line is outcome.best,
                 "reference": is_reference(line),
                 "verdict": line.verdict,
-                "votes": ", ".join(votes(line)),
+                "votes": "\n".join(votes(line)),
             }
             for line in outcome.lines
         ],

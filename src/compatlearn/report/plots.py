@@ -95,9 +95,9 @@ def axis_of(dots: Sequence[Dot], backfill: float | None = None) -> tuple[float, 
 def _draw(axes: Axes, place: int, dot: Dot, left: float, right: float) -> None:
     colour, marker, _ = MARKS[dot.verdict]
     if dot.value < left:  # an arrow at the edge, and how far away it is
-        axes.plot([left], [place], color=colour, marker="<", ms=7, clip_on=False)
+        axes.plot([left + 0.02 * (right - left)], [place], color=colour, marker="<", ms=7)
         text = f"{dot.value:.1f}".replace("-", "−")
-        axes.annotate(text, (left, place), (8, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
+        axes.annotate(text, (left, place), (14, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
         return
     axes.plot([max(dot.low, left), min(dot.high, right)], [place, place], color=colour, lw=1.6, solid_capstyle="butt")
     axes.plot([dot.value], [place], color=colour, marker=marker, ms=6.5)

@@ -24,10 +24,10 @@ def headline(outcome: Outcome) -> str:
 
 def rule(outcome: Outcome) -> str:
     """The one criterion that the headline, the table and the first plot go by."""
-    over = f"mean gain over {outcome.seeds} seeds" if outcome.seeds > 1 else "gain over the queries"
+    over = f"mean gain over {outcome.seeds} seeds" if outcome.seeds > 1 else "gain"
     return (
         "A method is compatible if new queries find more in the old gallery than old queries do: "
-        f"the whole 95 % interval of its {over} is above zero."
+        f"the whole 95 % interval of the {over} is above zero."
     )
 
 
