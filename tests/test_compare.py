@@ -3,7 +3,9 @@
 import importlib
 import json
 import os
+import re
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
@@ -22,6 +24,7 @@ from compatlearn.comparison.steps import Cell, load_split
 from compatlearn.config import Recipe, bundled_recipe, load_recipe
 from compatlearn.data.splits import split_rows
 from compatlearn.encoders.model_file import load_learner
+from compatlearn.errors import FormatError
 from compatlearn.report.results import read_rows
 from compatlearn.report.summary import summarise
 from compatlearn.report.tables import table
@@ -181,6 +184,38 @@ def test_report_shows_pictures_of_the_best_method(recipe: Recipe, finished: Path
     page = (finished / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 6
     assert "random-walk" in page
+
+
+def test_results_say_when_and_by_which_command_they_were_made(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = json.loads((finished / "results.json").read_text())["made"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", made["date"])
+    assert made["command"] is None  # a call from Python
+    assert made["date"] in (finished / "report.html").read_text()
+    module = importlib.import_module("compatlearn.comparison.evaluate")
+    for program in ("/usr/bin/compatlearn", "/lib/compatlearn/__main__.py"):
+        monkeypatch.setattr(sys, "argv", [program, "compare", "--out", "my runs"])
+        assert module._made()["command"] == "compatlearn compare --out 'my runs'"
+
+
+def test_the_commands_of_the_page_name_files_that_are_there(finished: Path) -> None:
+    module = importlib.import_module("compatlearn.comparison.evaluate")
+    files = module._files(finished, Cell(0, "l2", 0.05, 0.9, 0.0))
+    assert files.adapter is None
+    assert (finished / files.new / "manifest.json").exists()
+    assert (finished / files.old / "manifest.json").exists()
+    mapped = module._files(finished, Cell(0, "ridge", 0.05, 0.9, 0.0))
+    assert (mapped.new, mapped.adapter) == ("seed-0/independent/val", "seed-0/ridge/adapter.safetensors")
+    assert (finished / mapped.old_training / "manifest.json").exists()
+
+
+def test_a_result_that_lacks_figures_is_named(recipe: Recipe, tmp_path: Path) -> None:
+    module = importlib.import_module("compatlearn.comparison.evaluate")
+    cell = Cell(0, "l2", 0.05, 0.9, 0.0)
+    path = cell.folder(tmp_path) / "result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"independent_self": null}')
+    with pytest.raises(FormatError, match=rf"{re.escape(str(path))}: an evaluation without old_self, cross"):
+        module.evaluate(recipe, tmp_path, cell, Features.load)
 
 
 def test_label_noise_is_exact_and_never_the_own_class() -> None:

@@ -67,7 +67,7 @@ def test_rows_of_an_earlier_version_load():
 def test_a_row_without_figures_is_refused():
     half = row("l2", 0)
     del half["cross"], half["gain"]
-    with pytest.raises(FormatError, match=r"lacks cross, gain; delete its result.json and evaluate again"):
+    with pytest.raises(FormatError, match=r"without cross, gain; delete the file and evaluate again"):
         Row.from_dict(half)
 
 

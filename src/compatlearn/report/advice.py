@@ -12,7 +12,10 @@ from .summary import Estimate, Line
 
 MOST_SEEDS = 20  # more of them is no advice
 HERE, AGAIN = "In the folder of this page:", "Where this comparison was started:"
-ROLLBACK = "Rollback: the index was not touched. To go back, send the old model's queries again."
+ROLLBACK = {
+    True: "Rollback: the index was not touched. To go back, send the old model's queries again.",
+    False: "Rollback: none is needed, the index was not touched.",
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,10 @@ def advice(outcome: Outcome, files: Files | None = None) -> Advice:
 def _deploy(outcome: Outcome, best: Line, files: Files | None) -> Advice:
     method = method_of(best)
     frozen = method is not None and method.adapter
-    files = files or Files("OLD-TRAINING", "NEW-TRAINING", "OLD", "NEW", "adapter.safetensors" if frozen else None)
+    note, where = "; below, this comparison's first seed stands in for them.", HERE
+    if files is None:
+        note, where = ".", ""
+        files = Files("OLD-TRAINING", "NEW-TRAINING", "OLD", "NEW", "adapter.safetensors" if frozen else None)
     gate = ["evaluate", "--require-compatible", "--old-query", files.old, "--old-gallery", files.old, "--new-query", files.new]
     if outcome.recipe.get("metric") == "cosine":
         gate += ["--metric", "cosine"]
@@ -73,18 +79,17 @@ def _deploy(outcome: Outcome, best: Line, files: Files | None) -> Advice:
         text = (
             f"Upgrade with {outcome.name(best)}: embed queries with its model, cut them to the old dimension and search the "
             "index as it is. Before you ship, run the gate below, which exits with 3 unless the verdict is yes, on features of "
-            "your own queries; here it has those of this comparison's first seed."
+            f"your own queries{note}"
         )
-        return Advice(text, (_command(*gate),), HERE)
+        return Advice(text, (_command(*gate),), where)
     fit = ("adapt", "--method", best.method, "--old-features", files.old_training, "--new-features", files.new_training)
     text = (
         f"Upgrade with {outcome.name(best)}: the new model stays as it is, its queries go through an adapter and search the "
         "index as it is. Before you ship, run both commands on your own vectors: the first fits the adapter to pairs, the "
-        "second exits with 3 unless the verdict on other queries is yes. Here they have this comparison's first seed."
+        f"second exits with 3 unless the verdict on other queries is yes{note}"
     )
-    return Advice(
-        text, (_command(*fit, "--out", "adapter.safetensors"), _command(*gate, "--adapter", "adapter.safetensors")), HERE
-    )
+    adapter = "adapter.safetensors"
+    return Advice(text, (_command(*fit, "--out", adapter), _command(*gate, "--adapter", adapter)), where)
 
 
 def _measure(outcome: Outcome, best: Line, gain: Estimate) -> Advice:

@@ -76,7 +76,11 @@ def _about_backfill(outcome: Outcome, line: Line, figures: Estimates) -> list[st
         return []
     more = Estimate(room.value).percent(signed=True)
     share = figures.share
-    part = "" if share is None else f"; {outcome.name(line)} gives {share.plain(spread=False)} of that (its update gain)"
+    part = (
+        ""
+        if share is None or share.value <= 0
+        else f"; {outcome.name(line)} gives {share.plain(spread=False)} of that (its update gain)"
+    )
     return [f"A full backfill with an independent new model would reach {full.top1.percent()} % ({more} points){part}."]
 
 
