@@ -251,8 +251,6 @@ def test_judgements_of_other_items_are_counted():
     assert result.to_dict()["unknown_items"] == 1
     facts = "20 queries; 18 of them have no relevant row; judged but unknown: 1 queries, 1 items"
     assert facts in " ".join(str(result).split())
-        str(result).split()
-    )
     assert len(result.per_class) == 10  # there are labels too
 
 
