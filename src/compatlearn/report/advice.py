@@ -78,8 +78,8 @@ def _deploy(outcome: Outcome, best: Line, files: Files | None) -> Advice:
     if files.adapter is None:
         text = (
             f"Upgrade with {outcome.name(best)}: embed queries with its model, cut them to the old dimension and search the "
-            "index as it is. Before you ship, run the gate below, which exits with 3 unless the verdict is yes, on features of "
-            f"your own queries{note}"
+            "index as it is. Before you ship, run the gate, which exits with 3 unless the verdict is yes, on features of your "
+            f"own queries{note}"
         )
         return Advice(text, (_command(*gate),), where)
     fit = ("adapt", "--method", best.method, "--old-features", files.old_training, "--new-features", files.new_training)
