@@ -17,7 +17,8 @@ from compatlearn.comparison.situations import cluster_labels, open_split, stored
 from compatlearn.comparison.steps import load_split
 from compatlearn.config import Recipe, bundled_recipe, load_recipe
 from compatlearn.encoders.model_file import load_learner
-from compatlearn.training.methods import OldKnowledge, find_method
+from compatlearn.training.knowledge import OldKnowledge
+from compatlearn.training.methods import find_method
 
 
 def digits(**keys: object) -> Recipe:

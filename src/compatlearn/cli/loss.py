@@ -11,7 +11,8 @@ from ..errors import ConfigError
 from ..features.features import Features
 from ..losses import InfluenceLoss
 from ..pseudo.table import load_classifier
-from ..training.methods import OldKnowledge, find_method
+from ..training.knowledge import OldKnowledge
+from ..training.methods import find_trained
 
 
 def load_loss(
@@ -34,7 +35,7 @@ def load_loss(
     """
     if pseudo and features:
         raise ConfigError("--pseudo and --features are two ways to give the old model; pass one")
-    chosen = find_method(method or "random-walk")
+    chosen = find_trained(method or "random-walk")
     if independent and not chosen.beside:
         raise ConfigError(f"--independent is for --method bt2; leave it out, or pass that instead of {method or 'random-walk'}")
     if method and not features:

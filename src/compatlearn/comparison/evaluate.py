@@ -26,7 +26,7 @@ from ..report.page import write_html
 from ..report.pictures import PictureRow, choose_pictures
 from ..report.results import Measures, Row
 from ..report.summary import summarise
-from ..training.methods import METHODS
+from ..training.methods import Frozen, find_method
 from ..training.runs import versions
 from .situations import open_split
 from .steps import ADAPTER, Cell, backfill, queries
@@ -121,7 +121,7 @@ def _best_cell(outcome: Outcome) -> Cell | None:
 
 def _files(out: Path, cell: Cell) -> Files:
     folder, frozen = cell.folder(out).relative_to(out), backfill(cell).folder(out).relative_to(out)
-    adapter = str(folder / ADAPTER) if METHODS[cell.method].adapter else None
+    adapter = str(folder / ADAPTER) if isinstance(find_method(cell.method), Frozen) else None
     new = frozen if adapter else folder
     seed = Path(f"seed-{cell.seed}")
     return Files(str(seed / "old-train"), str(frozen / "train"), str(seed / "old-val"), str(new / "val"), adapter)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from scipy.stats import t as student
 
 from ..evaluation.figures import LEVEL
+from ..training.methods import Frozen
 from .outcome import Outcome, method_of
 from .summary import Estimate, Line
 
@@ -66,8 +67,7 @@ def advice(outcome: Outcome, files: Files | None = None) -> Advice:
 
 
 def _deploy(outcome: Outcome, best: Line, files: Files | None) -> Advice:
-    method = method_of(best)
-    frozen = method is not None and method.adapter
+    frozen = isinstance(method_of(best), Frozen)
     note, where = "; below, this comparison's first seed stands in for them.", HERE
     if files is None:
         note, where = ".", ""
@@ -113,7 +113,7 @@ def _measure(outcome: Outcome, best: Line, gain: Estimate) -> Advice:
 
 
 def _keep(outcome: Outcome, room: Estimate | None) -> Advice:
-    if not any((method := method_of(line)) is not None and method.adapter for line in outcome.lines):
+    if not any(isinstance(method_of(line), Frozen) for line in outcome.lines):
         text = (
             "Keep the old model for queries. Maps between frozen models were not tried: add the one that suits the data best."
         )
