@@ -17,7 +17,8 @@ from cyclopts import run
 from compatlearn.encoders.networks import Embedder, Learner, ModelSpec
 from compatlearn.losses import Bt2Loss, UnibctLoss
 from compatlearn.losses.literature.bt2 import fitting_dimension
-from compatlearn.training.methods import METHODS, OldKnowledge, find_methods
+from compatlearn.training.knowledge import OldKnowledge
+from compatlearn.training.methods import Trained, find_method, find_methods, find_trained
 
 CLASSES, D_OLD, D_NEW, SIZE = 100, 64, 128, 32
 
@@ -63,7 +64,7 @@ def once_an_epoch(loss: torch.nn.Module | None) -> float:
 def prepared(method: str, old: OldKnowledge) -> tuple[torch.nn.Module | None, float]:
     """The loss of a method, and the seconds it took to build."""
     started = time.perf_counter()
-    return METHODS[method].loss(old), time.perf_counter() - started
+    return find_trained(method).loss(old), time.perf_counter() - started
 
 
 def main(
@@ -76,7 +77,7 @@ def main(
     classifier = torch.nn.Linear(D_OLD, CLASSES)
     independent = random.normal(size=(rows, D_NEW)).astype(np.float32)
     old = OldKnowledge(vectors, labels, CLASSES, lambda: classifier, {"epochs": 12, "seed": 0}, independent)
-    chosen = [name for name in find_methods(methods) if not METHODS[name].adapter and name != "independent"]
+    chosen = [name for name in find_methods(methods) if isinstance(find_method(name), Trained) and name != "independent"]
     classes = torch.from_numpy(labels)
     steps = {"independent": Step(backbone, None, classes, batch_size)}
     made = {"independent": 0.0}

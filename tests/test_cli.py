@@ -196,7 +196,9 @@ def test_require_compatible_is_an_exit_code(capsys: pytest.CaptureFixture[str], 
         required = call(capsys, *arguments, new, "--json", "--require-compatible")
         assert json.loads(plain[1])["compatible"] == verdict
         assert (plain[0], required[0]) == (0, code)
-        assert required[1:] == plain[1:] == (plain[1], "")
+        assert required[1:] == plain[1:]
+        assert ("below half of the old self test" in plain[2]) == (verdict == "no")
+        assert bool(plain[2]) == (verdict == "no")
 
 
 def test_evaluate_passes_every_option_on(
@@ -213,7 +215,9 @@ def test_evaluate_passes_every_option_on(
     monkeypatch.setattr(sys.modules["compatlearn.evaluation.compatibility"], "compatibility", spy)
     options = [text for name, path in paths.items() for text in (f"--{name.replace('_', '-')}", path)]
     assert call(capsys, "evaluate", *options, "--metric", "cosine")[0] == 1
-    assert (given.pop("metric"), given.pop("adapter")) == ("cosine", None)
+    assert [given.pop(name) for name in ("metric", "adapter", "relevance", "pad")] == ["cosine", None, None, False]
+    assert callable(given.pop("searcher"))
+    assert given.pop("names") == {name: f"{name} ({path})" for name, path in paths.items()}
     assert {name: features.space for name, features in given.items()} == {name: name for name in names}
 
 

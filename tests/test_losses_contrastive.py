@@ -79,13 +79,14 @@ def test_asymmetric_losses_where_pairs_are_missing(loss, labels: list[int]) -> N
 
 def test_losses_of_pytorch_metric_learning_take_old_features_as_references() -> None:
     library = pytest.importorskip("pytorch_metric_learning.losses")
-    from compatlearn.training.methods import METHODS, OldKnowledge, find_methods
+    from compatlearn.training.knowledge import OldKnowledge
+    from compatlearn.training.methods import find_method, find_methods
 
     old, labels, rows = numbers(20, 4, seed=1).float(), np.arange(20) % 3, torch.tensor([0, 3, 4, 8, 12])
     features = numbers(5, 6).float().requires_grad_()
     for name in ("TripletMarginLoss", "ContrastiveLoss", "MultiSimilarityLoss"):
         assert find_methods(f"l2, pml:{name}") == ["l2", f"pml:{name}"]
-        method = METHODS[f"pml:{name}"]
+        method = find_method(f"pml:{name}")
         assert method.metric == "cosine"
         value = method.loss(OldKnowledge(old, labels, 3))(features, torch.from_numpy(labels)[rows], rows)
         y = torch.from_numpy(labels)[rows]

@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from compatlearn.losses import gather
-from compatlearn.training.methods import METHODS, OldKnowledge
+from compatlearn.training.knowledge import OldKnowledge
+from compatlearn.training.methods import METHODS, Trained
 
-LOSSES = [name for name, method in METHODS.items() if name != "independent" and not method.adapter]
+LOSSES = [name for name, method in METHODS.items() if name != "independent" and isinstance(method, Trained)]
 ROWS, D_OLD, D_NEW, CLASSES = 24, 6, 9, 4
 
 

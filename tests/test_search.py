@@ -11,25 +11,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compatlearn.errors import ConfigError, DataError, IncompatibleError
-from compatlearn.indexes.exact import search
+from compatlearn.indexes.bounds import Frame
+from compatlearn.indexes.exact import merge, nearest, search
+from compatlearn.indexes.tiles import DEFAULT, Tiles
 
-module = importlib.import_module("compatlearn.indexes.exact")
 rows_module = importlib.import_module("compatlearn.indexes.rows")
-candidates = importlib.import_module("compatlearn.indexes.bounds")
+settle_module = importlib.import_module("compatlearn.indexes.settle")
+exact_module = importlib.import_module("compatlearn.indexes.exact")
 unchecked = inspect.unwrap(search)  # without the shape checks of the tests, so that our own errors show
+METRICS = ["euclidean", "cosine", "dot"]
 
 
-def shrink(patch, *, height=4, across=2, group=2, blocks=1, crowd=8, spare=1, held=64, bfloat16=True):
+def small(*, height=4, across=2, group=2, blocks=1, crowd=8, spare=1, held=64, bfloat16=True):
     """Tiles so small that a few rows cross every border there is."""
-    patch.setattr(candidates, "TILES", {"cpu": (height * group, height * group * across)})
-    patch.setattr(candidates, "GROUP", group)
-    patch.setattr(candidates, "CROWD", crowd)
-    patch.setattr(candidates, "CACHE", 24)
-    patch.setattr(candidates, "OPERAND_BYTES", blocks * 500)
-    patch.setattr(module, "SPARE", dict.fromkeys(module.SPARE, spare))
-    patch.setattr(module, "GALLERY_TILE", 5)
-    patch.setattr(module, "HELD", held * 8)
-    patch.setattr(module, "fast_in_bfloat16", lambda device: bfloat16)
+    return Tiles(
+        product=(height * group, height * group * across),
+        group=group,
+        crowd=crowd,
+        spare=spare,
+        cached=24,
+        operand_bytes=blocks * 500,
+        read=5,
+        held=held * 8,
+        bfloat16=bfloat16,
+    )
 
 
 def borders(data):
@@ -39,34 +44,38 @@ def borders(data):
 
 
 @pytest.fixture(params=[True, False], ids=["bfloat16", "float32"])
-def small_tiles(request, monkeypatch):
-    shrink(monkeypatch, bfloat16=request.param)
+def small_tiles(request):
+    return small(bfloat16=request.param)
 
 
 def brute_force(queries, gallery, k, metric="euclidean", exclude=None):
-    """Zero padding, every difference, a full sort; the slow and obvious way."""
+    """Zero padding, every key, a full sort; the slow and obvious way."""
     width = max(queries.shape[1], gallery.shape[1])
     queries, gallery = (np.pad(np.float64(v), ((0, 0), (0, width - v.shape[1]))) for v in (queries, gallery))
     if metric == "cosine":
         queries, gallery = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (queries, gallery))
     indices, distances = np.full((len(queries), k), -1), np.full((len(queries), k), np.inf)
     for i, query in enumerate(queries):
-        squared = ((gallery - query) ** 2).sum(axis=1)
-        rows = [row for row in np.lexsort((np.arange(len(gallery)), squared)) if exclude is None or row != exclude[i]]
+        keys = -(gallery * query).sum(axis=1) if metric == "dot" else ((gallery - query) ** 2).sum(axis=1)
+        rows = [row for row in np.lexsort((np.arange(len(gallery)), keys)) if exclude is None or row != exclude[i]]
         rows = rows[:k]
         indices[i, : len(rows)] = rows
-        distances[i, : len(rows)] = squared[rows] / 2 if metric == "cosine" else np.sqrt(squared[rows])
+        distances[i, : len(rows)] = {"euclidean": np.sqrt(np.abs(keys)), "cosine": keys / 2, "dot": keys}[metric][rows]
     return indices, distances
 
 
-def assert_exact(queries, gallery, k, metric="euclidean", exclude=None, **options):
-    hits = search(queries, gallery, k, metric, exclude=exclude, **options)
+def assert_exact(queries, gallery, k, metric="euclidean", exclude=None, tiles=DEFAULT, **options):
+    hits = search(queries, gallery, k, metric, exclude=exclude, tiles=tiles, **options)
     if options.get("exclude_self"):
         exclude = np.arange(len(queries))
     indices, distances = brute_force(queries, gallery, k, metric, exclude)
     np.testing.assert_array_equal(hits.indices, indices)
-    np.testing.assert_allclose(hits.distances, distances, rtol=1e-6, atol=1e-7)
+    products = metric == "dot"  # whose error is that of the lengths
+    size = np.abs(distances[np.isfinite(distances)]).max(initial=0) if products else 0
+    np.testing.assert_allclose(hits.distances, distances, rtol=1e-6, atol=1e-7 + 1e-6 * size)
+    np.testing.assert_allclose(hits.scores, 1 - hits.distances if metric == "cosine" else -hits.distances, atol=1e-7)
     assert hits.indices.dtype == np.int64
+    assert hits.ids is hits.indices
     return hits
 
 
@@ -75,11 +84,10 @@ def normal(rows, dimension, seed=0, dtype=np.float32):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(("d_query", "d_gallery"), [(7, 7), (11, 7), (7, 11)])
-@pytest.mark.usefixtures("small_tiles")
-def test_random_data(dtype, metric, d_query, d_gallery):
-    hits = assert_exact(normal(17, d_query, 1, dtype), normal(23, d_gallery, 2, dtype), 4, metric)
+def test_random_data(dtype, metric, d_query, d_gallery, small_tiles):
+    hits = assert_exact(normal(17, d_query, 1, dtype), normal(23, d_gallery, 2, dtype), 4, metric, tiles=small_tiles)
     assert hits.distances.dtype == (np.float64 if dtype == np.float64 else np.float32)
 
 
@@ -92,16 +100,16 @@ def test_ties_and_odd_sizes(data):
     queries, gallery = (rng.integers(0, 3, (rows, d)) for rows, d in ((q, d_query), (n, d_gallery)))
     dtype = data.draw(st.sampled_from([np.float16, np.float32, np.float64]))
     exclude = rng.integers(-1, n, q) if data.draw(st.booleans()) else None
-    with pytest.MonkeyPatch.context() as patch:
-        shrink(
-            patch,
-            **borders(data),
-            crowd=data.draw(st.integers(1, 8)),
-            spare=data.draw(st.integers(0, 3)),
-            held=data.draw(st.integers(1, 99)),
-            bfloat16=data.draw(st.booleans()),
-        )
-        assert_exact(queries.astype(dtype), gallery.astype(dtype), data.draw(st.integers(1, 30)), exclude=exclude)
+    tiles = small(
+        **borders(data),
+        crowd=data.draw(st.integers(1, 8)),
+        spare=data.draw(st.integers(0, 3)),
+        held=data.draw(st.integers(1, 99)),
+        bfloat16=data.draw(st.booleans()),
+    )
+    metric = data.draw(st.sampled_from(["euclidean", "dot"]))
+    queries, gallery, k = (queries - 1).astype(dtype), (gallery - 1).astype(dtype), data.draw(st.integers(1, 30))
+    assert_exact(queries, gallery, k, metric, exclude=exclude, tiles=tiles)
 
 
 @settings(max_examples=25, deadline=None)
@@ -115,11 +123,10 @@ def test_cosine_ties_by_row(seed, copies, scale):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.usefixtures("small_tiles")
-def test_own_row_left_out(dtype):
+def test_own_row_left_out(dtype, small_tiles):
     vectors = normal(19, 6, dtype=dtype)
     vectors[7] = vectors[3]  # the duplicate of a row is still found
-    hits = assert_exact(vectors, vectors, 5, exclude_self=True)
+    hits = assert_exact(vectors, vectors, 5, exclude_self=True, tiles=small_tiles)
     assert (hits.indices != np.arange(19)[:, None]).all()
     assert hits.indices[3, 0] == 7
     assert hits.distances[3, 0] == 0
@@ -196,13 +203,9 @@ def test_the_same_rows_on_both_sides(data):
     spread = data.draw(st.sampled_from([2, 50]))
     vectors = rng.integers(-spread, spread, (n, d)).astype(data.draw(st.sampled_from([np.float16, np.float32, np.float64])))
     equal = vectors.copy() if data.draw(st.booleans()) else vectors
-    with pytest.MonkeyPatch.context() as patch:
-        shrink(
-            patch,
-            **borders(data),
-            spare=data.draw(st.integers(0, 3)),
-        )
-        assert_exact(vectors, equal, k, exclude_self=data.draw(st.booleans()))
+    tiles = small(**borders(data), spare=data.draw(st.integers(0, 3)))
+    metric = data.draw(st.sampled_from(["euclidean", "dot"]))
+    assert_exact(vectors, equal, k, metric, exclude_self=data.draw(st.booleans()), tiles=tiles)
 
 
 def normalized(rows, dimension):
@@ -210,18 +213,18 @@ def normalized(rows, dimension):
     return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "dot"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_the_first_type_settles_usual_vectors(dtype, monkeypatch):
+def test_the_first_type_settles_usual_vectors(dtype, metric, monkeypatch):
     """The bounds are tight enough to be of use: hardly a query is searched twice."""
     seen = []
-    settle = module._settle
-    monkeypatch.setattr(module, "_settle", lambda *given: seen.append((given[2], settle(*given))) or seen[-1][1])
-    monkeypatch.setattr(module, "fast_in_bfloat16", lambda device: dtype == torch.bfloat16)
+    settle, tiles = settle_module.settle, Tiles(bfloat16=dtype == torch.bfloat16)
+    monkeypatch.setattr(exact_module, "settle", lambda *given: seen.append((given[2], settle(*given))) or seen[-1][1])
     queries, gallery = normalized(64, 512), normalized(6000, 512)
     if dtype == torch.float64:
         queries, gallery = queries.astype(np.float64), gallery.astype(np.float64)
-    search(queries, gallery, 5)
-    search(gallery, gallery, 5, exclude_self=True)
+    search(queries, gallery, 5, metric, tiles=tiles)
+    search(gallery, gallery, 5, metric, exclude_self=True, tiles=tiles)
     for name, left in (seen[0], next(entry for entry in seen[1:] if entry[0] == dtype)):
         assert name == dtype
         assert len(left) < 0.05 * (64 if left is seen[0][1] else 6000)
@@ -232,10 +235,9 @@ def test_a_type_that_settles_little_is_left_early(monkeypatch):
     rng = np.random.default_rng(0)
     vectors = (rng.standard_normal((20, 64))[np.arange(4000) % 20] + 1e-3 * rng.standard_normal((4000, 64))).astype(np.float32)
     seen = []
-    settle = module._settle
-    monkeypatch.setattr(module, "_settle", lambda *given: seen.append((given[2], len(given[1]))) or settle(*given))
-    monkeypatch.setattr(module, "fast_in_bfloat16", lambda device: True)
-    hits = search(vectors, vectors, 3, exclude_self=True)
+    settle = settle_module.settle
+    monkeypatch.setattr(exact_module, "settle", lambda *given: seen.append((given[2], len(given[1]))) or settle(*given))
+    hits = search(vectors, vectors, 3, exclude_self=True, tiles=Tiles(bfloat16=True))
     assert seen[:2] == [(torch.bfloat16, 4000), (torch.float32, 4000)]
     indices, _ = brute_force(vectors[:50], vectors, 3, exclude=np.arange(50))
     np.testing.assert_array_equal(hits.indices[:50], indices)
@@ -252,18 +254,68 @@ def test_every_bound_is_below_its_distance(data):
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     rows = (torch.from_numpy(scale * (offset + rng.standard_normal((n, d)))).to(wide) for n in (7, 41))
     queries, gallery = rows
-    frame = candidates.Frame.of(gallery, dtype, unit=False)
+    frame = Frame.of(gallery, dtype, unit=False)
     (left, ours), (right, theirs) = frame.operand(queries, query=True), frame.operand(gallery, query=False)
     bounds = (left @ right.T)[:7, :41].double()
     exact = (queries.double()[:, None] - gallery.double()).square().sum(dim=2) / 2 * frame.scale**2
-    width = 2.1 * (ours[:, :1] * theirs[:, 1] + ours[:, 1:] * theirs[:, 0])
-    width = width + 2.1 * frame.slack(d) * (ours[:, :1].square() + theirs[:, 0].square())
+    width = frame.spread(ours.repeat_interleave(41, dim=0), theirs.repeat(7, 1)).view(7, 41)
     assert (bounds - frame.rounding * bounds.abs() <= exact * (1 + 1e-14)).all()
     assert (bounds + frame.rounding * bounds.abs() + width + frame.least >= exact * (1 - 1e-14)).all()
     assert (left @ right.T)[:, 41:].isfinite().all()
     assert ((left @ right.T)[7:] > 1e12).all()  # what fills a tile up is no neighbour
     same = frame.operand(gallery, query=True)[0]
     torch.testing.assert_close(frame.mirrored(same), right, rtol=0, atol=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_every_bound_is_below_its_product(data):
+    """The same for inner products, of queries and gallery whose sizes have nothing to do with each other."""
+    dtype = data.draw(st.sampled_from([torch.bfloat16, torch.float32, torch.float64]))
+    d, rng = data.draw(st.integers(1, 300)), np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    offset, scales = data.draw(st.sampled_from([0.0, 1.0, 1e3])), st.sampled_from([1e-30, 1e-3, 1.0, 1e15])
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    queries = torch.from_numpy(data.draw(scales) * rng.standard_normal((7, d))).to(wide)
+    gallery = torch.from_numpy(data.draw(scales) * (offset + rng.standard_normal((41, d)))).to(wide)
+    frame = Frame.of(gallery, dtype, unit=False, queries=queries)
+    (left, ours), (right, theirs) = frame.operand(queries, query=True), frame.operand(gallery, query=False)
+    bounds = (left @ right.T)[:7, :41].double()
+    exact = -(queries.double() @ (gallery.double() - frame.centre.double()).T) * frame.query_scale * frame.scale
+    rounded = 1e-14 * ours[:, :1] * theirs[:, 0]
+    width = frame.spread(ours.repeat_interleave(41, dim=0), theirs.repeat(7, 1)).view(7, 41)
+    assert (bounds - frame.rounding * bounds.abs() <= exact + rounded).all()
+    assert (bounds + frame.rounding * bounds.abs() + width + frame.least >= exact - rounded).all()
+    assert (width <= 0.05 * ours[:, :1] * theirs[:, 0]).all()
+    assert ((left @ right.T)[7:] > 1e12).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_inner_products(data):
+    """Rows of very different lengths, duplicates, common offsets, near ties and zero rows, against brute force."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    q, n, d = (data.draw(st.integers(1, top)) for top in (9, 80, 20))
+    dtype = data.draw(st.sampled_from([np.float16, np.float32, np.float64]))
+    queries, gallery = rng.standard_normal((q, d)), rng.standard_normal((n, d))
+    gallery *= 10.0 ** rng.integers(-3, data.draw(st.sampled_from([-2, 3])), (n, 1))
+    gallery += data.draw(st.sampled_from([0, 10, 1000]))
+    gallery[rng.integers(0, n, n // 3)] = gallery[0]
+    queries[rng.integers(0, q, q // 3)] = 0
+    gallery[rng.integers(0, n, n // 8)] = 0
+    queries = np.round(queries, data.draw(st.sampled_from([0, 8])))
+    queries, gallery = queries.astype(dtype), gallery.astype(dtype)
+    tiles = small(**borders(data), spare=data.draw(st.integers(0, 3)), bfloat16=data.draw(st.booleans()))
+    exclude = rng.integers(-1, n, q) if data.draw(st.booleans()) else None
+    k = data.draw(st.integers(1, 12))
+    hits = search(queries, gallery, k, "dot", exclude=exclude, tiles=tiles)
+    products = torch.from_numpy(np.float64(gallery)) * torch.from_numpy(np.float64(queries))[:, None]
+    products = products.sum(dim=2).numpy()  # summed in the same order: near ties are told apart by the last bit
+    for i in range(q):
+        rows = [row for row in np.lexsort((np.arange(n), -products[i])) if exclude is None or row != exclude[i]][:k]
+        assert hits.indices[i, : len(rows)].tolist() == rows
+        assert (hits.indices[i, len(rows) :] == -1).all()
+        np.testing.assert_allclose(hits.scores[i, : len(rows)], products[i, rows], rtol=1e-6)
+        assert (hits.scores[i, len(rows) :] == -np.inf).all()
 
 
 def test_rows_beyond_the_frame_go_to_the_next_type():
@@ -273,7 +325,7 @@ def test_rows_beyond_the_frame_go_to_the_next_type():
     assert_exact(normal(3, 16, 1), vectors, 380)
 
 
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("metric", METRICS)
 def test_parts_of_a_gallery_merge_to_the_whole(metric):
     rng = np.random.default_rng(0)
     gallery, queries = (rng.integers(0, 3, (n, 4)).astype(np.float32) + 0.5 for n in (50, 20))
@@ -281,23 +333,22 @@ def test_parts_of_a_gallery_merge_to_the_whole(metric):
     parts = []
     for start, stop in ((0, 3), (3, 30), (30, 50)):  # the first has fewer rows than are asked for
         inside = torch.where((skip >= start) & (skip < stop), skip - start, -1)
-        indices, squared = module.nearest(queries, gallery[start:stop], 7, metric, inside)
+        indices, squared = nearest(queries, gallery[start:stop], 7, metric, inside)
         parts.append((torch.where(indices < 0, -1, indices + start), squared))
-    indices, squared = module.merge(parts, 7)
-    whole = module.nearest(queries, gallery, 7, metric, skip)
+    indices, squared = merge(parts, 7)
+    whole = nearest(queries, gallery, 7, metric, skip)
     torch.testing.assert_close(indices, whole[0], rtol=0, atol=0)
     torch.testing.assert_close(squared, whole[1], rtol=0, atol=0)
 
 
-@pytest.mark.usefixtures("small_tiles")
-def test_memory_map_is_read_in_tiles(tmp_path, monkeypatch):
+def test_memory_map_is_read_in_tiles(tmp_path, monkeypatch, small_tiles):
     path = tmp_path / "gallery.npy"
     np.save(path, normal(43, 6, 1))
     gallery = np.load(path, mmap_mode="r")
     longest = []
     tensor = rows_module.as_tensor
     monkeypatch.setattr(rows_module, "as_tensor", lambda values: longest.append(len(values)) or tensor(values))
-    hits = search(gallery, gallery, 4, exclude_self=True)
+    hits = search(gallery, gallery, 4, exclude_self=True, tiles=small_tiles)
     np.testing.assert_array_equal(hits.indices, search(np.array(gallery), np.array(gallery), 4, exclude_self=True).indices)
     assert max(longest[: longest.index(43)] if 43 in longest else longest) <= 16
     assert not isinstance(hits.indices, np.memmap)

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from .adapters.adapter import Adapter, fit_adapter, load_adapter, save_adapter
     from .adapters.slerp import slerp
     from .errors import CompatlearnError, ConfigError, DataError, FormatError, IncompatibleError, TrainingError
-    from .evaluation.compatibility import Compatibility, compatibility
+    from .evaluation.compatibility import compatibility
     from .evaluation.relevance import Relevance
+    from .evaluation.result import Compatibility
     from .features.features import Features
-    from .indexes.exact import Hits, search
+    from .indexes.exact import search
+    from .indexes.hits import Hits
     from .indexes.query_map import Cut, QueryMap
     from .losses.influence import InfluenceLoss, influence_loss
     from .losses.neighbours import NeighbourLoss
@@ -29,10 +31,12 @@ _HOMES = {
     "adapters.adapter": ("Adapter", "fit_adapter", "load_adapter", "save_adapter"),
     "adapters.slerp": ("slerp",),
     "errors": ("CompatlearnError", "ConfigError", "DataError", "FormatError", "IncompatibleError", "TrainingError"),
-    "evaluation.compatibility": ("Compatibility", "compatibility"),
+    "evaluation.compatibility": ("compatibility",),
     "evaluation.relevance": ("Relevance",),
+    "evaluation.result": ("Compatibility",),
     "features.features": ("Features",),
-    "indexes.exact": ("Hits", "search"),
+    "indexes.exact": ("search",),
+    "indexes.hits": ("Hits",),
     "indexes.query_map": ("Cut", "QueryMap"),
     "losses.influence": ("InfluenceLoss", "influence_loss"),
     "losses.neighbours": ("NeighbourLoss",),

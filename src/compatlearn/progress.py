@@ -1,8 +1,8 @@
-"""Notices and progress on stderr: a bar with rate and remaining time on a terminal, one line per epoch elsewhere."""
+"""Notices and progress on stderr: a bar with rate and time left on a terminal, lines elsewhere; shares of long work."""
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -19,6 +19,9 @@ def say_once(line: str) -> None:
     if line not in said:
         said.add(line)
         print(line, file=sys.stderr)
+
+
+QUIET, PAUSE = 5.0, 10.0  # seconds before the first line about a share of work, and between two
 
 
 def track(epochs: range, title: str, total: int, images: int, shown: bool = True) -> Iterator[int]:
@@ -57,3 +60,25 @@ def _lines(epochs: range, title: str, total: int, images: int) -> Iterator[int]:
         seconds = time.monotonic() - started
         left = seconds * (total - epoch - 1)
         print(f"{title}: epoch {epoch + 1}/{total}, {images / seconds:.0f} images/s, {left:.0f} s left", file=sys.stderr)
+
+
+def shares(title: str) -> Callable[[float], None]:
+    """Lines on stderr about work that takes more than a few seconds: how much is done, and the time left.
+
+    Args:
+        title: what the lines begin with.
+
+    Returns:
+        A function of the share that is done, in [0, 1], to be called now and then.
+    """
+    started = time.monotonic()
+    due = started + QUIET
+
+    def show(share: float) -> None:
+        nonlocal due
+        now = time.monotonic()
+        if now >= due and 0 < share < 1:
+            due = now + PAUSE
+            print(f"{title}: {share:.0%}, {(now - started) * (1 - share) / share:.0f} s left", file=sys.stderr)
+
+    return show

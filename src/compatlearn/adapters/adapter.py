@@ -1,7 +1,7 @@
 """Adapters: maps from the vectors of a frozen new model to those of a frozen old one, both black boxes."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -175,8 +175,7 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             DataError: the disk is full, or the path cannot be written.
         """
         network = self._fitted()
-        spaces = {"space_new": self.space_new, "space_old": self.space_old}
-        file.write(Path(path), network, Record(**(asdict(self.record_) | spaces)))
+        file.write(Path(path), network, replace(self.record_, space_new=self.space_new, space_old=self.space_old))
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
         network = getattr(self, "network_", None)
@@ -213,6 +212,8 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.space_new, self.space_old = matched.space_new, matched.space_old
         self.record_ = Record(
             method=choice.method,
+            space_new=matched.space_new,
+            space_old=matched.space_old,
             version=import_module(__package__.partition(".")[0]).__version__,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             metric=self.metric,

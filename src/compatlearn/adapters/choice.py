@@ -14,6 +14,7 @@ from .network import MapNetwork
 from .task import Task, Tell, silent
 from .trials import KeptOut, Split, Trial
 
+CHOOSING = 20  # pairs that a choice needs at least
 LONG = 5.0  # seconds a fit may take unannounced
 
 
@@ -63,9 +64,9 @@ def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell
         _check_needs(matched, seen, wish)
         if not tested:
             return Choice(wish.method, fit_network(wish, _task(matched, seen, wish, tell)), {}, None)
+    elif len(matched) < CHOOSING:
+        raise DataError(f"{len(matched)} pairs are too few to choose a method by; give {CHOOSING} at least, or name ridge")
     split = Split.of(matched, wish.seed, choosing=wish.method == AUTO, unseen_classes=wish.unseen_classes)
-    if wish.method == AUTO and len(split.choosing) < 2:
-        raise DataError(f"{len(matched)} pairs are too few to choose a method by; give 20 at least, or name ridge")
     if len(split.fitted) + len(split.choosing) + len(split.reporting) < len(matched):
         tell(f"{len(matched)} pairs; trials are fitted to {len(split.fitted)} of them and search {len(split.gallery)}")
     fits = _try_all(matched, seen, wish, split, tell)

@@ -5,15 +5,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
-from ..errors import DataError, FormatError
-from ..files import write_atomically
+from ..errors import FormatError
+from ..files import read_tensors, write_tensors
 from .network import MapNetwork
 
 FORMAT = "compatlearn-adapter"
-TEXTS = ("method", "space_new", "space_old", "version", "date", "metric", "direction")
+REMEDY = "make one with `compatlearn adapt`"
+TEXTS = ("method", "space_new", "space_old", "version", "date", "metric", "direction", "facts")
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,17 @@ class Record:
 
 
 def write(path: Path, network: MapNetwork, record: Record) -> None:
-    """Write a safetensors file with a JSON header; atomic."""
-    header = {"format": FORMAT, "sizes": json.dumps(network.sizes)}
-    header |= {name: value if name in TEXTS else json.dumps(value) for name, value in asdict(record).items()}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, header))
+    """Write the file, atomically.
+
+    Args:
+        path: the .safetensors file.
+        network: the fitted map.
+        record: the header.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written.
+    """
+    write_tensors(path, network.state_dict(), {"format": FORMAT, "sizes": network.sizes, **asdict(record)})
 
 
 def read(path: Path) -> tuple[MapNetwork, Record]:
@@ -66,27 +70,16 @@ def read(path: Path) -> tuple[MapNetwork, Record]:
         DataError: there is no such file.
         FormatError: it is something else, not whole, or for another direction.
     """
-    if not path.is_file():
-        raise DataError(f"there is no adapter {path}; make one with `compatlearn adapt`")
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise _broken(path, error) from error
-    if header.get("format") != FORMAT:
-        raise FormatError(f"{path} is no adapter ({header.get('format', 'no format')}); make one with `compatlearn adapt`")
+    header, tensors = read_tensors(path, format=FORMAT, what="adapter", remedy=REMEDY)
     try:
         network = MapNetwork(**json.loads(header["sizes"]))
         network.load_state_dict(tensors)
         known = {name: header[name] for name in Record.__dataclass_fields__ if name in header}
-        record = Record(**{name: value if name in TEXTS else json.loads(value) for name, value in known.items()})
+        fields: dict[str, Any] = {name: text if name in TEXTS else json.loads(text) for name, text in known.items()}
+        record = Record(**fields)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise _broken(path, error) from error
+        reason = str(error).splitlines()[0]
+        raise FormatError(f"{path} is not a whole adapter ({reason}); {REMEDY}") from error
     if record.direction != "query":
         raise FormatError(f"{path} maps {record.direction} vectors, which this version cannot use; update compatlearn")
     return network.eval().requires_grad_(False), record
-
-
-def _broken(path: Path, error: Exception) -> FormatError:
-    return FormatError(f"{path} is not a whole adapter ({error}); make it again with `compatlearn adapt`")

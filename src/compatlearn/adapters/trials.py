@@ -14,6 +14,7 @@ from ..arrays import as_tensor
 from ..errors import DataError
 from ..evaluation.figures import Figure, bootstrap
 from ..indexes.exact import search
+from ..metric import check_metric
 from .matched import Matched
 from .network import MapNetwork
 
@@ -183,7 +184,7 @@ class KeptOut:
         return torch.where(self.gallery[place] == self.rows, place, -1).numpy()
 
     def _nearest(self, queries: Tensor, gallery: Tensor, k: int) -> Int64[np.ndarray, "q k"]:
-        hits = search(queries, gallery, min(k, len(gallery) - 1), self.metric, exclude=self._own)
+        hits = search(queries, gallery, min(k, len(gallery) - 1), check_metric(self.metric), exclude=self._own)
         found: np.ndarray = as_tensor(hits.indices).cpu().numpy()
         return found
 

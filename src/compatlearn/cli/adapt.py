@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from ..adapters.methods import AUTO, method_help
+from .out import check_out_file
 from .output import show
 
 
@@ -37,6 +38,7 @@ def adapt(
         json: everything as JSON on stdout.
         require_gain: exit with 3, and write nothing, unless mapped queries surely beat the old ones on the pairs kept out.
     """
+    check_out_file(out, {"--old-features": old_features, "--new-features": new_features}, format="compatlearn-adapter")
     from ..adapters.adapter import Adapter
     from ..features.features import Features
 

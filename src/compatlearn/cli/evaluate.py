@@ -1,11 +1,22 @@
 """`compatlearn evaluate`."""
 
+import sys
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from cyclopts import Parameter
+
+from ..errors import CompatlearnError
 from ..metric import Metric
+from .columns import Columns, as_flags
 from .engine import Engine, connected
 from .output import show
+
+if TYPE_CHECKING:
+    from ..evaluation.result import Compatibility
+    from ..indexes.hits import Hits
 
 
 def evaluate(
@@ -16,9 +27,14 @@ def evaluate(
     new_gallery: Path | None = None,
     independent: Path | None = None,
     independent_gallery: Path | None = None,
+    qrels: Path | None = None,
+    columns: Annotated[Columns, Parameter(name="*")] = Columns(),  # noqa: B008
+    old_space: str = "",
+    new_space: str = "",
     metric: Metric = "euclidean",
     adapter: Path | None = None,
     slerp: float | None = None,
+    pad: bool = False,
     json: bool = False,
     require_compatible: bool = False,
     engine: Engine = "local",
@@ -30,12 +46,17 @@ def evaluate(
         old_query: the old model's features of the queries.
         old_gallery: the old model's features of the gallery.
         new_query: the new model's features of the queries.
-        new_gallery: the new model's features of the gallery, for its self test.
+        new_gallery: the new model's features of the gallery, for its self test; with --adapter also for the update gain.
         independent: an independently trained new model's features of the queries, for the update gain.
         independent_gallery: that model's features of the gallery; not needed where the queries are the gallery.
+        qrels: judgements, as BEIR (query, item, grade) or TREC write them: which items answer which query. Labels are then
+            optional.
+        old_space: the old model, for files that do not say which model made them.
+        new_space: the new model, for files that do not say it.
         metric: what ranks.
         adapter: what `adapt` wrote: new queries go through it in the cross test.
         slerp: with --adapter: weight in [0, 1] of the mapped query when it is mixed with the old one, asked too.
+        pad: let queries that are narrower than the old gallery ask it without an adapter, padded with zeros.
         json: everything as JSON on stdout.
         require_compatible: exit with 3 unless the verdict is yes.
         engine: where it runs: here, or on a Ray cluster.
@@ -43,17 +64,66 @@ def evaluate(
     """
     from ..adapters.slerp import query_map
     from ..evaluation.compatibility import compatibility
-    from ..features.features import Features
-    from ..report.tables import verdict_table
+    from ..evaluation.relevance import Relevance
 
-    named = {"old_query": old_query, "old_gallery": old_gallery, "new_query": new_query}
-    named |= {"new_gallery": new_gallery, "independent": independent}  # type: ignore[dict-item]
-    named |= {"independent_gallery": independent_gallery}  # type: ignore[dict-item]
+    given = {"old_query": old_query, "old_gallery": old_gallery, "new_query": new_query}
+    given |= {"new_gallery": new_gallery, "independent": independent, "independent_gallery": independent_gallery}  # type: ignore[dict-item]
+    paths = {name: path for name, path in given.items() if path is not None}
+    spaces = {"old_query": old_space, "old_gallery": old_space, "new_query": new_space, "new_gallery": new_space}
+    relevance = None if qrels is None else Relevance.from_qrels(qrels)
     with connected(engine, address) as cluster:
-        loaded = {name: Features.load(path, verify=True) for name, path in named.items() if path is not None}
-        files = [(named[name], features) for name, features in loaded.items()]
-        others: dict[str, Any] = {"searcher": cluster.searcher(files)} if cluster else {}
-        others |= {"adapter": query_map(adapter, slerp, loaded["old_query"], loaded["new_query"])}
-        result = compatibility(**loaded, metric=metric, **others)  # type: ignore[arg-type]
-    show(result.to_dict() if json else verdict_table(result))
+        loaded: dict[str, Any] = columns.load(paths, spaces)
+        files = [(paths[name], features) for name, features in loaded.items()]
+        try:
+            result = compatibility(
+                **loaded,
+                relevance=relevance,
+                metric=metric,
+                searcher=cluster.searcher(files) if cluster else _watched_search(),
+                adapter=query_map(adapter, slerp, loaded["old_query"], loaded["new_query"]),
+                pad=pad,
+                names={name: f"{name} ({path})" for name, path in paths.items()},
+            )
+        except CompatlearnError as error:
+            raise type(error)(_in_flags(str(error))) from error
+    show(result.to_dict() if json else result)
+    for line in _hints(result, adapter, {f"{name} ({paths[name]})": features.space for name, features in loaded.items()}):
+        print(line, file=sys.stderr)
     return 3 if require_compatible and result.compatible != "yes" else 0
+
+
+def _watched_search() -> "Callable[..., Hits]":
+    """`search` that says on stderr how far it is, where that takes long."""
+    from ..indexes.exact import search
+    from ..progress import shares
+
+    numbers = count(1)
+
+    def watched(queries: Any, gallery: Any, k: int, metric: Metric, *, exclude: Any) -> "Hits":
+        title = f"search {next(numbers)}, {len(queries)} queries in {len(gallery)} rows"
+        return search(queries, gallery, k, metric, exclude=exclude, watch=shares(title))
+
+    return watched
+
+
+def _in_flags(message: str) -> str:
+    """A message of the library in the words of the command line."""
+    message = message.replace("(relevance=Relevance.from_qrels(...))", "(--qrels)").replace("pad=True", "--pad")
+    return as_flags(message.replace("give an adapter, or", "give --adapter, or"))
+
+
+def _hints(result: "Compatibility", adapter: Path | None, spaces: dict[str, str]) -> list[str]:
+    """What may have gone wrong, a line each. Without a map, a cross test below half of the old self test is hardly meant so."""
+    lines = []
+    before, after = result.old_self.top1.value, result.cross.top1.value
+    if adapter is None and after < before / 2:
+        lines.append(
+            f"the cross test ({after:.1%}) is below half of the old self test ({before:.1%}): "
+            "did you forget --adapter, or exchange old and new?"
+        )
+    unknown = [name for name, space in spaces.items() if not space]
+    if unknown and (adapter is not None or result.compatible == "no"):
+        lines.append(
+            f"spaces unknown: {', '.join(unknown)}: nothing checks which model made them; --old-space and --new-space name it"
+        )
+    return lines

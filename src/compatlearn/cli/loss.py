@@ -7,11 +7,12 @@ from torch import nn
 from ..arrays import Array, as_tensor
 from ..config import TrainConfig
 from ..data.images import Images
-from ..errors import ConfigError, IncompatibleError
+from ..errors import ConfigError
 from ..features.features import Features
 from ..losses import InfluenceLoss
 from ..pseudo.table import load_classifier
-from ..training.methods import OldKnowledge, find_method
+from ..training.knowledge import OldKnowledge
+from ..training.methods import find_trained
 
 
 def load_loss(
@@ -34,18 +35,13 @@ def load_loss(
     """
     if pseudo and features:
         raise ConfigError("--pseudo and --features are two ways to give the old model; pass one")
-    chosen = find_method(method or "random-walk")
+    chosen = find_trained(method or "random-walk")
     if independent and not chosen.beside:
         raise ConfigError(f"--independent is for --method bt2; leave it out, or pass that instead of {method or 'random-walk'}")
     if method and not features:
         raise ConfigError(f"--method {method} says how --features are used; pass --features, or leave --method out")
     if pseudo:
-        classifier = load_classifier(pseudo).rows
-        if len(classifier) != len(images.classes):
-            raise IncompatibleError(
-                f"the pseudo classifier {pseudo} has {len(classifier)} classes, the training data {len(images.classes)}; "
-                "make it from features of this data"
-            )
+        classifier = load_classifier(pseudo).rows_for(images.classes, f"the pseudo classifier {pseudo}")
         return InfluenceLoss(as_tensor(classifier).float(), scale=config.scale)
     if features is None:
         return None
@@ -57,5 +53,5 @@ def load_loss(
 
 def _aligned(path: Path, images: Images) -> Array:
     features = Features.load(path, verify=True)
-    vectors: Array = features.vectors[features.align(images.ids, str(path))]
+    vectors: Array = features.vectors[features.align(images.ids, str(path), "the training images", images.ids_from)]
     return vectors

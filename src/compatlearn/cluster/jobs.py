@@ -27,8 +27,10 @@ from ..features.features import Features
 from ..features.folder import SHARDS
 from ..features.writer import FeatureWriter
 from ..files import remove
-from ..indexes.exact import Hits, merge, nearest
+from ..indexes.exact import merge, nearest
+from ..indexes.hits import Hits
 from ..locks import locked
+from ..metric import Metric
 from ..pseudo.centres import check_classes
 from ..pseudo.table import build_classifier
 from .workers import capacity, each, get, put
@@ -39,7 +41,7 @@ GROUP = 1 << 20  # most rows of a group of classes, if they are several
 PART = 1 << 22  # most gallery rows of a part: in each, every query has candidates of its own to be ranked
 BLOCK = 1024  # fewest queries that a part is read for
 FOUND = 1 << 22  # most neighbours that a task finds: 64 MB travel
-Source = tuple[str, str, Path | None, str | None]  # data, model, weights, device: how a worker gets images and encoder
+Source = tuple[str, str, Path | None, str | None, str | None]  # data, model, weights, device, id column: how a worker gets both
 
 
 def extract(
@@ -62,7 +64,8 @@ def extract(
     if batch_size < 1 or not 0 <= tolerance <= 1:
         return extract_here(encoder, images, out, **options)  # says what is wrong
     with locked(out):
-        plan["source"], lost = images.source, 0
+        plan |= {"source": images.source, "ids_from": images.ids_from}
+        lost = 0
         writer = FeatureWriter(out, rows=len(images), space=encoder.space, **plan)
         for attempts in (out / SHARDS).glob("*.attempts"):
             remove(attempts)
@@ -74,7 +77,7 @@ def extract(
         return extract_locked(encoder, images, out, **options)
 
 
-def classifier_builder(path: Path) -> Callable[..., Float[np.ndarray, "c d"]]:
+def classifier_builder(path: Path, vector_column: str | None = None) -> Callable[..., Float[np.ndarray, "c d"]]:
     """`build_classifier` for the features at `path`, some classes a task, about as many rows in each."""
 
     def build(
@@ -92,7 +95,8 @@ def classifier_builder(path: Path) -> Callable[..., Float[np.ndarray, "c d"]]:
             rows = slice(int(ends[first] - counts[first]), int(ends[last - 1]))
             tasks.append((first, counts[first:last], rows if order is None else order[rows]))
         try:
-            work = partial(_build_group, path.resolve(), method, options)
+            place = (path.resolve(), vector_column) if vector_column else path.resolve()
+            work = partial(_build_group, place, method, options)
             found = dict(each(work, tasks, "groups of classes", gpu=False))
         except DataError:  # a group does not know the numbers of its rows and classes
             build_classifier(method, vectors, labels, classes=classes, options=options)
@@ -112,17 +116,17 @@ def searcher(files: Sequence[tuple[Path, Features]]) -> Callable[..., Hits]:
         path = next((path.resolve() for path, features in files if features.vectors is vectors), None)
         return path or put(vectors)  # rows in another order are in no file
 
-    def search(queries: Array, gallery: Array, k: int, metric: str, *, exclude: Int[np.ndarray, " q"]) -> Hits:
+    def search(queries: Array, gallery: Array, k: int, metric: Metric, *, exclude: Int[np.ndarray, " q"]) -> Hits:
         parts = _ranges(len(gallery), -(-len(gallery) // PART))
         wanted = max(TASKS * capacity()[0] // len(parts), len(queries) * k // FOUND) + 1
         blocks = _ranges(len(queries), min(wanted, -(-len(queries) // BLOCK)))
         work = partial(_search_part, place(queries), place(gallery), k, metric, exclude)
         best: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        for first, indices, squared in each(work, list(itertools.product(blocks, parts)), "parts of the search"):
-            part = torch.from_numpy(indices), torch.from_numpy(squared)
+        for first, indices, keys in each(work, list(itertools.product(blocks, parts)), "parts of the search"):
+            part = torch.from_numpy(indices), torch.from_numpy(keys)
             best[first] = merge([best[first], part], k) if first in best else part
-        indices, squared = (torch.cat(column) for column in zip(*(best[first] for first, _ in blocks), strict=True))
-        return Hits(indices.numpy(), (squared / 2 if metric == "cosine" else squared.sqrt()).numpy())
+        indices, keys = (torch.cat(column) for column in zip(*(best[first] for first, _ in blocks), strict=True))
+        return Hits.of(indices, keys, metric, np.empty(0), double=True)
 
     return search
 
@@ -137,9 +141,11 @@ def _ranges(rows: int, count: int) -> list[tuple[int, int]]:
 
 
 @cache
-def _opened(data: str, model: str, weights: Path | None, device: str | None) -> tuple[Images, Encoder, ThreadPoolExecutor]:
+def _opened(
+    data: str, model: str, weights: Path | None, device: str | None, id_column: str | None
+) -> tuple[Images, Encoder, ThreadPoolExecutor]:
     encoder = load_encoder(model, weights=weights, device=device)
-    return open_images(data), encoder, ThreadPoolExecutor(16 if torch.cuda.is_available() else 4)
+    return open_images(data, id_column=id_column), encoder, ThreadPoolExecutor(16 if torch.cuda.is_available() else 4)
 
 
 def _extract_shard(source: Source, out: Path, plan: Mapping[str, Any], batch_size: int, shard: int) -> list[tuple[str, str]]:
@@ -164,14 +170,17 @@ def _extract_shard(source: Source, out: Path, plan: Mapping[str, Any], batch_siz
 
 @lru_cache(maxsize=4)
 def _vectors(place: Any) -> np.ndarray:
-    """(n, d) vectors of a file, mapped if they are in one of our folders, or in memory that Ray shares."""
-    if isinstance(place, Path) and not place.exists():
-        raise ConfigError(f"{socket.gethostname()} sees no {place}; keep it where every node of the cluster sees it")
-    return Features.load(place).vectors if isinstance(place, Path) else get(place)
+    """(n, d) vectors of a file, or of a column of it, mapped if in one of our folders; or in memory that Ray shares."""
+    path, column = place if isinstance(place, tuple) else (place, None)
+    if not isinstance(path, Path):
+        return get(path)
+    if not path.exists():
+        raise ConfigError(f"{socket.gethostname()} sees no {path}; keep it where every node of the cluster sees it")
+    return Features.load(path, vector_column=column, id_column="row").vectors
 
 
 def _build_group(
-    path: Path,
+    place: Any,
     method: str,
     options: Mapping[str, Any],
     first: int,
@@ -180,14 +189,14 @@ def _build_group(
 ) -> tuple[int, Float[np.ndarray, "c d"]]:
     """The first of some classes, and their pseudo classifier; `rows` are theirs, in order of class."""
     labels = np.repeat(np.arange(len(counts)), counts)
-    return first, build_classifier(method, _vectors(path)[rows], labels, options=options)
+    return first, build_classifier(method, _vectors(place)[rows], labels, options=options)
 
 
 def _search_part(
     queries: Any,
     gallery: Any,
     k: int,
-    metric: str,
+    metric: Metric,
     own: Int[np.ndarray, " q"],
     block: tuple[int, int],
     part: tuple[int, int],
@@ -197,5 +206,5 @@ def _search_part(
     rows, own = _vectors(gallery)[first:last], own[slice(*block)]
     asked = as_tensor(_vectors(queries)[slice(*block)])
     skip = torch.from_numpy(np.where((own >= first) & (own < last), own - first, -1))
-    indices, squared = nearest(asked.to("cuda" if torch.cuda.is_available() else "cpu"), rows, k, metric, skip)
-    return block[0], torch.where(indices < 0, indices, indices + first).cpu().numpy(), squared.cpu().numpy()
+    indices, keys = nearest(asked.to("cuda" if torch.cuda.is_available() else "cpu"), rows, k, metric, skip)
+    return block[0], torch.where(indices < 0, indices, indices + first).cpu().numpy(), keys.cpu().numpy()

@@ -16,7 +16,7 @@ from ..files import read_json, write_json
 from ..locks import locked
 from ..pseudo.centres import check_walk
 from ..training.arithmetic import choose_arithmetic
-from ..training.methods import METHODS, find_methods
+from ..training.methods import Frozen, Trained, find_method, find_methods, find_trained
 from ..training.runs import refuse_changes
 from .evaluate import write_results
 from .pool import Pool
@@ -51,7 +51,7 @@ def sweep(
     cells: dict[Cell, None] = {}  # a set that keeps its order
     for seed in _seeds(recipe):
         for method in find_methods(list(methods)):
-            walks = METHODS[method].options != ()
+            walks = find_method(method).options != ()
             grid = itertools.product(
                 (walks and temperatures) or [recipe.temperature],
                 (walks and dampings) or [recipe.damping],
@@ -72,7 +72,8 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
     for cell in cells:  # before anything is trained
         check_walk(cell.temperature, cell.damping, recipe.steps)
         check_noise(cell.label_noise)
-        if METHODS[cell.method].oracle and recipe.clusters is not None:
+        method = find_method(cell.method)
+        if isinstance(method, Trained) and method.oracle and recipe.clusters is not None:
             raise ConfigError(
                 f"method {cell.method!r} needs classes that the old model knew, not clusters; leave one of the two out"
             )
@@ -96,8 +97,8 @@ def _run_locked(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
 
 
 def _train_cells(recipe: Recipe, cells: list[Cell], out: Path) -> None:
-    maps = [cell for cell in cells if METHODS[cell.method].adapter]
-    later = [cell for cell in cells if METHODS[cell.method].beside]
+    maps = [cell for cell in cells if isinstance(find_method(cell.method), Frozen)]
+    later = [cell for cell in cells if cell not in maps and find_trained(cell.method).beside]
     frozen = [backfill(cell) for cell in maps + later]
     models = [cell for cell in cells if cell not in maps + later]
 

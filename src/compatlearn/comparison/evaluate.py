@@ -13,17 +13,20 @@ import numpy as np
 
 from ..arrays import Array
 from ..config import Recipe
+from ..errors import FormatError
 from ..evaluation.compatibility import compatibility
 from ..features.features import Features
 from ..files import read_json, write_json
-from ..indexes.exact import Hits, search
+from ..indexes.exact import search
+from ..indexes.hits import Hits
+from ..metric import Metric
 from ..report.advice import Files
 from ..report.outcome import Outcome, is_reference
 from ..report.page import write_html
 from ..report.pictures import PictureRow, choose_pictures
 from ..report.results import Measures, Row
 from ..report.summary import summarise
-from ..training.methods import METHODS
+from ..training.methods import Frozen, find_method
 from ..training.runs import versions
 from .situations import open_split
 from .steps import ADAPTER, Cell, backfill, queries
@@ -63,6 +66,9 @@ def evaluate(
         cell: trained or failed.
         load: reads features.
         searcher: what searches, see `compatibility`.
+
+    Raises:
+        FormatError: `result.json` lacks figures.
     """
     folder, path = cell.folder(out), cell.folder(out) / "result.json"
     if (folder / "failed.json").exists():
@@ -80,19 +86,23 @@ def evaluate(
             independent=load(alone / "val") if known else None,
             searcher=searcher,
             adapter=adapter,
+            pad=True,  # some methods train models that are narrower than the old one
         )
         before = judge(metric=recipe.metric).to_dict()
         if recipe.metric != "cosine":
             before["cosine"] = Measures.of(judge(metric="cosine")).to_dict()
         write_json(path, before)
-    return Row.from_dict({**vars(cell), **before})
+    try:
+        return Row.from_dict({**vars(cell), **before})
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
 
 
 def remembering_search() -> Callable[..., Hits]:
     """`search` that answers from memory where the same arrays come again."""
     known: dict[tuple[Any, ...], tuple[Any, Any, Hits]] = {}
 
-    def remembered(queries: Array, gallery: Array, k: int, metric: str, *, exclude: Array) -> Hits:
+    def remembered(queries: Array, gallery: Array, k: int, metric: Metric, *, exclude: Array) -> Hits:
         key = id(queries), id(gallery), k, metric
         if key not in known:  # with the arrays, or their identities could come again for others
             known[key] = queries, gallery, search(queries, gallery, k, metric, exclude=exclude)
@@ -111,7 +121,7 @@ def _best_cell(outcome: Outcome) -> Cell | None:
 
 def _files(out: Path, cell: Cell) -> Files:
     folder, frozen = cell.folder(out).relative_to(out), backfill(cell).folder(out).relative_to(out)
-    adapter = str(folder / ADAPTER) if METHODS[cell.method].adapter else None
+    adapter = str(folder / ADAPTER) if isinstance(find_method(cell.method), Frozen) else None
     new = frozen if adapter else folder
     seed = Path(f"seed-{cell.seed}")
     return Files(str(seed / "old-train"), str(frozen / "train"), str(seed / "old-val"), str(new / "val"), adapter)

@@ -17,7 +17,8 @@ from ..features.features import Features
 from ..files import read_json, write_atomically, write_json
 from ..losses.literature.bt2 import fitting_dimension
 from ..training.batches import TrainingSet, embed
-from ..training.methods import AUTO, METHODS, OldKnowledge, find_method
+from ..training.knowledge import OldKnowledge
+from ..training.methods import AUTO, Frozen, find_method, find_trained
 from ..training.train import train
 from .situations import noisy_labels, open_split, stored, told_labels, training_rows
 
@@ -36,7 +37,7 @@ class Cell:
 
     def folder(self, out: Path) -> Path:
         """Where its run lives: named by what the method depends on."""
-        settings = [f"{option}-{getattr(self, option):g}" for option in METHODS[self.method].options]
+        settings = [f"{option}-{getattr(self, option):g}" for option in find_method(self.method).options]
         noise = [f"noise-{self.label_noise:g}"] if self.label_noise else []
         return out / f"seed-{self.seed}" / "-".join([self.method, *settings, *noise])
 
@@ -91,7 +92,7 @@ def train_new(recipe: Recipe, out: Path, cell: Cell) -> None:
     if (folder / "val" / "manifest.json").exists() or (folder / "failed.json").exists():
         return
     images, pixels, vectors = _new_images(recipe, out, cell)
-    method, config, independent = find_method(cell.method), recipe.training, None
+    method, config, independent = find_trained(cell.method), recipe.training, None
     if method.beside:
         if _independent_failed(out, cell):
             return
@@ -130,7 +131,7 @@ def backfill(cell: Cell) -> Cell:
 
 def queries(out: Path, cell: Cell) -> tuple[Path, Adapter | None]:
     """Where the new features of the validation set are, and the map that they go through before they search."""
-    if METHODS[cell.method].adapter:
+    if isinstance(find_method(cell.method), Frozen):
         return backfill(cell).folder(out) / "val", load_adapter(cell.folder(out) / ADAPTER)
     return cell.folder(out) / "val", None
 

@@ -12,21 +12,6 @@ from ..errors import ConfigError, DataError, IncompatibleError, first_few
 from .figures import HELD
 
 
-def relevance(
-    indices: Int[Array, "q k"], query_labels: Int[Array, " q"], gallery_labels: Int[Array, " n"]
-) -> Bool[np.ndarray, "q k"]:
-    """Whether each neighbour has its query's label.
-
-    Args:
-        indices: (q, k) gallery rows, nearest first; -1, which is no row, is not relevant.
-        query_labels: (q,) class of each query.
-        gallery_labels: (n,) class of each gallery row.
-    """
-    rows = as_numpy(indices)
-    relevant: np.ndarray = (as_numpy(gallery_labels)[rows] == as_numpy(query_labels)[:, None]) & (rows >= 0)
-    return relevant
-
-
 def top_k(relevant: Bool[Array, "q k"], k: int) -> Bool[np.ndarray, " q"]:
     """Whether any of a query's first k neighbours is relevant.
 

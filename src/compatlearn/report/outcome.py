@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..metric import Verdict
 from ..pseudo.table import CLASSIFIERS
 from ..training.methods import METHODS, Method
-from .results import Row, Verdict, read_rows
+from .results import Row, read_rows
 from .summary import Line, summarise
 
 SETTINGS = {"temperature": "T", "damping": "damping", "label_noise": "label noise"}

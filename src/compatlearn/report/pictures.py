@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..arrays import Array, as_numpy
 from ..errors import IncompatibleError
-from ..evaluation.metrics import relevance
+from ..evaluation.relevance import Relevance
 
 Found = list[tuple[Image.Image, str, bool]]
 LARGEST = 112  # pixels of the longer side in the page
@@ -68,7 +68,7 @@ def choose_pictures(
     old, new = as_numpy(old_indices)[:, :depth], as_numpy(new_indices)[:, :depth]
     if not len(old) == len(new) == len(labels):
         raise IncompatibleError(f"pictures need the same queries; got {len(old)}, {len(new)} and {len(labels)} labels")
-    right_old, right_new = relevance(old, labels, shelf), relevance(new, labels, shelf)
+    right_old, right_new = (Relevance.from_labels(labels, shelf).of(np.arange(len(labels)), rows) for rows in (old, new))
 
     def found(rows: Int[np.ndarray, " k"], right: Bool[np.ndarray, " k"]) -> Found:
         pairs = zip(rows.tolist(), right.tolist(), strict=True)

@@ -9,9 +9,10 @@ import numpy as np
 from scipy.stats import sem
 from scipy.stats import t as student
 
-from ..evaluation.compatibility import TESTS, Scores
 from ..evaluation.figures import LEVEL, Figure
-from .results import DIFFERENCES, VERDICTS, Measures, Row, Verdict
+from ..evaluation.result import TESTS, Scores
+from ..metric import Verdict
+from .results import DIFFERENCES, VERDICTS, Measures, Row
 
 PARTS = ("top1", "top5", "map_r")
 KEYS = ("method", "temperature", "damping", "label_noise")  # what makes a line; the seed is what it averages over

@@ -3,28 +3,20 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import TypeAlias
 
-import torch
 from torch import nn
 
 from ..adapters.methods import ADAPTERS
-from ..arrays import Array, as_tensor
 from ..errors import ConfigError, unknown
 from ..losses import (
-    AdvbctLoss,
     AsymmetricLoss,
-    Bt2Loss,
-    IcarlLoss,
-    InfluenceLoss,
     LceLoss,
-    LwfLoss,
     MixbctLoss,
     NcclLoss,
     NeighbourLoss,
     RactLoss,
     RegressionLoss,
-    UnibctLoss,
     asymmetric_contrastive_loss,
     asymmetric_triplet_loss,
     cosine_regression_loss,
@@ -32,49 +24,23 @@ from ..losses import (
     weakened_regression_loss,
 )
 from ..metric import Metric
-from ..pseudo.table import build_classifier
+from .knowledge import OldKnowledge, advbct_loss, bct_loss, bt2_loss, classifier_loss, icarl_loss, lwf_loss, unibct_loss
 
 AUTO = "auto"  # what `compatlearn adapt` does by default
 LIBRARY = "pml:"  # and the name of a loss
 
 
 @dataclass(frozen=True)
-class OldKnowledge:
-    """What a method may use: old features of the new training data, and the old classifier only where it happens to be known.
+class Trained:
+    """A method that trains the new model, with a loss built from what is known about the old one.
 
     Attributes:
-        vectors: (n, d_old) old features in the order of the training set.
-        labels: (n,) labels of the *new* data.
-        classes: number of classes.
-        classifier: loads the old classifier, weight (c, d_old) and bias (c,); None where it is not known.
-        options: temperature, damping, steps, scale, seed, epochs, as far as they are set.
-        independent: (n, d_star) features of an independently trained new model.
-    """
-
-    vectors: Array
-    labels: Array
-    classes: int
-    classifier: Callable[[], nn.Linear] | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    independent: Array | None = None
-
-    def options_of(self, *names: str) -> dict[str, Any]:
-        """Those of the options that are set, as keyword arguments; the others keep the defaults of the loss."""
-        return {name: self.options[name] for name in names if name in self.options}
-
-
-@dataclass(frozen=True)
-class Method:
-    """One row of a comparison.
-
-    Attributes:
-        summary: one line.
-        loss: builds the loss; None for no compatible loss.
-        family: by which several methods are chosen at once.
+        summary: one line for tables and pages.
+        loss: builds the module that is called as loss(features, labels, rows); it returns None for no compatible loss.
+        family: name by which several methods are chosen at once.
         options: keys of the recipe that only this method depends on.
         baseline: trained without regard to the old model: what a full backfill gives.
         oracle: made with the old model's own classifier, which is known only in a comparison.
-        adapter: trains no model of images, but a map from the features of the independent one.
         beside: needs the independent model's features of the training images, and room for them in its own features.
         metric: what its space is meant to be ranked by.
     """
@@ -85,7 +51,6 @@ class Method:
     options: tuple[str, ...] = ()
     baseline: bool = False
     oracle: bool = False
-    adapter: bool = False
     beside: bool = False
     metric: Metric = "euclidean"
 
@@ -95,11 +60,37 @@ class Method:
         return self.baseline or self.oracle
 
 
+@dataclass(frozen=True)
+class Frozen:
+    """A method that trains no model: a map from the features of the independent model to those of the old one.
+
+    Attributes:
+        summary: one line for tables and pages.
+        family: name by which several methods are chosen at once.
+        options: keys of the recipe that only this method depends on.
+        metric: what its space is meant to be ranked by.
+        baseline: False; as for `Trained`.
+        oracle: False; as for `Trained`.
+        reference: False; as for `Trained`.
+    """
+
+    summary: str
+    family: str = "frozen"
+    options: tuple[str, ...] = ()
+    metric: Metric = "euclidean"
+    baseline: bool = field(default=False, init=False)
+    oracle: bool = field(default=False, init=False)
+    reference: bool = field(default=False, init=False)
+
+
+Method: TypeAlias = Trained | Frozen
+
+
 def find_method(name: str) -> Method:
-    """The method of a name.
+    """Look up a method.
 
     Args:
-        name: key of `METHODS`, or `pml:` and the name of a loss.
+        name: key of `METHODS`, or `pml:<Loss>` for a loss of pytorch-metric-learning.
 
     Returns:
         The method.
@@ -107,11 +98,29 @@ def find_method(name: str) -> Method:
     Raises:
         ConfigError: there is none (the message names the nearest), or it needs an extra that is not installed.
     """
-    if name not in METHODS and not name.startswith(LIBRARY):
-        raise unknown("method", name, METHODS)
     if name.startswith(LIBRARY):
-        metric_learning_loss(name.removeprefix(LIBRARY))  # before anything is trained
+        return _metric_learning(name.removeprefix(LIBRARY))
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
     return METHODS[name]
+
+
+def find_trained(name: str) -> Trained:
+    """Look up a method that trains a model.
+
+    Args:
+        name: as in `find_method`.
+
+    Returns:
+        The method.
+
+    Raises:
+        ConfigError: there is no such method, or it maps the features of a frozen model.
+    """
+    method = find_method(name)
+    if isinstance(method, Frozen):
+        raise ConfigError(f"{name!r} maps features and trains no model of images; fit it as an adapter instead")
+    return method
 
 
 def find_methods(names: str | list[str]) -> list[str]:
@@ -136,160 +145,102 @@ def find_methods(names: str | list[str]) -> list[str]:
     return chosen
 
 
-def _influence(classifier: str) -> Callable[[OldKnowledge], nn.Module]:
-    def loss(old: OldKnowledge) -> nn.Module:
-        rows = build_classifier(classifier, old.vectors, old.labels, classes=old.classes, options=old.options)
-        return InfluenceLoss(rows, scale=old.options.get("scale"))
-
-    return loss
-
-
-def _old_classifier(old: OldKnowledge) -> nn.Module:
-    if old.classifier is None:
-        raise ConfigError("method 'bct' needs the old model's own classifier, which is not known here; use 'random-walk'")
-    classifier = old.classifier()
-    weight, bias = classifier.weight.detach(), classifier.bias.detach()
-    if len(weight) < old.classes:  # BCT completes it with means of old features, as long as the existing rows
-        means = build_classifier("normalized-mean", old.vectors, old.labels, classes=old.classes)[len(weight) :]
-        weight = torch.cat([weight, as_tensor(means).to(weight) * weight.norm(dim=1).mean()])
-        bias = torch.cat([bias, bias.mean().expand(len(means))])
-    return InfluenceLoss(weight, bias=bias, scale=old.options.get("scale"))
-
-
-def _centres(old: OldKnowledge) -> nn.Module:
-    return IcarlLoss(build_classifier("mean", old.vectors, old.labels, classes=old.classes))
-
-
-def _distillation(old: OldKnowledge) -> nn.Module:
-    classifier = build_classifier("trained", old.vectors, old.labels, classes=old.classes, options=old.options)
-    return LwfLoss(classifier, old.vectors)
-
-
-def _refreshed(old: OldKnowledge) -> nn.Module:
-    options = old.options_of("temperature", "damping", "scale")
-    return UnibctLoss(old.vectors, old.labels, old.classes, **options)
-
-
-def _adversarial(old: OldKnowledge) -> nn.Module:
-    if "epochs" not in old.options:
-        raise ConfigError("method 'advbct' fades over the training; pass its length as options={'epochs': …}")
-    return AdvbctLoss(old.vectors, old.labels, old.classes, **old.options_of("epochs", "seed"))
-
-
-def _basis(old: OldKnowledge) -> nn.Module:
-    if old.independent is None:
-        raise ConfigError("method 'bt2' needs an independently trained model's features of these images; pass --independent")
-    classifier = build_classifier("normalized-mean", old.vectors, old.labels, classes=old.classes)
-    return Bt2Loss(old.vectors, old.independent, classifier, **old.options_of("scale"))
-
-
-def _metric_learning(name: str) -> Method:
-    return Method(
-        f"{name.removeprefix(LIBRARY)} of pytorch-metric-learning against old features of the batch",
-        lambda old: AsymmetricLoss(old.vectors, metric_learning_loss(name.removeprefix(LIBRARY))),
+def _metric_learning(loss: str) -> Trained:
+    made = metric_learning_loss(loss)  # refuses an unknown one before anything is trained
+    return Trained(
+        f"{loss} of pytorch-metric-learning against old features of the batch",
+        lambda old: AsymmetricLoss(old.vectors, made),
         family="contrastive",
         metric="cosine",
     )
 
 
-class _Methods(dict[str, Method]):
-    """The table; `pml:<Loss>` is a method too, for every loss of pytorch-metric-learning."""
-
-    def __missing__(self, name: str) -> Method:
-        if not name.startswith(LIBRARY):
-            raise KeyError(name)
-        return _metric_learning(name)
-
-
-METHODS: dict[str, Method] = _Methods()
-METHODS |= {
-    "independent": Method("no compatible loss: the reference for a full backfill", lambda old: None, baseline=True),
-    "l2": Method("regression to the old feature of the same image", lambda old: RegressionLoss(old.vectors)),
-    "trained": Method("influence loss, softmax regression on old features (t-pse)", _influence("trained")),
-    "mean": Method("influence loss, class means (a-pse)", _influence("mean")),
-    "normalized-mean": Method("influence loss, unit class means (an-pse)", _influence("normalized-mean")),
-    "random-walk": Method(
-        "influence loss, unit PageRank-weighted means (rwn-pse)", _influence("random-walk"), options=("temperature", "damping")
+METHODS: dict[str, Method] = {
+    "independent": Trained("no compatible loss: the reference for a full backfill", lambda old: None, baseline=True),
+    "l2": Trained("regression to the old feature of the same image", lambda old: RegressionLoss(old.vectors)),
+    "trained": Trained("influence loss, softmax regression on old features (t-pse)", classifier_loss("trained")),
+    "mean": Trained("influence loss, class means (a-pse)", classifier_loss("mean")),
+    "normalized-mean": Trained("influence loss, unit class means (an-pse)", classifier_loss("normalized-mean")),
+    "random-walk": Trained(
+        "influence loss, unit PageRank-weighted means (rwn-pse)",
+        classifier_loss("random-walk"),
+        options=("temperature", "damping"),
     ),
-    "bct": Method("influence loss, the true old classifier: an upper reference", _old_classifier, oracle=True),
-    "neighbours": Method(
+    "bct": Trained("influence loss, the true old classifier: an upper reference", bct_loss, oracle=True),
+    "neighbours": Trained(
         "neighbour loss against the old features themselves",
         lambda old: NeighbourLoss(old.vectors, old.labels, unit=old.options.get("scale") is not None),
         family="contrastive",
     ),
-    "weakened-l2": Method(
+    "weakened-l2": Trained(
         "regression of directions that are far from the old ones",
         lambda old: RegressionLoss(old.vectors, weakened_regression_loss),
         family="regression",
         metric="cosine",
     ),
-    "cosine-regression": Method(
+    "cosine-regression": Trained(
         "cosine to the old feature of the same image",
         lambda old: RegressionLoss(old.vectors, cosine_regression_loss),
         family="regression",
         metric="cosine",
     ),
-    "lwf": Method("softened class probabilities of the old feature (LwF)", _distillation, family="distillation"),
-    "icarl": Method("regression to the old class mean (iCaRL)", _centres, family="centres"),
-    "prototype-perturbation": Method(
-        "influence loss, unit class means pushed apart", _influence("prototype-perturbation"), family="centres"
+    "lwf": Trained("softened class probabilities of the old feature (LwF)", lwf_loss, family="distillation"),
+    "icarl": Trained("regression to the old class mean (iCaRL)", icarl_loss, family="centres"),
+    "prototype-perturbation": Trained(
+        "influence loss, unit class means pushed apart", classifier_loss("prototype-perturbation"), family="centres"
     ),
-    "lce": Method(
+    "lce": Trained(
         "a classifier held to the old centres, features to the old boundaries",
         lambda old: LceLoss(old.vectors, old.labels, old.classes, **old.options_of("scale")),
         family="centres",
     ),
-    "unibct": Method(
+    "unibct": Trained(
         "random walk over the new features, refreshed every epoch",
-        _refreshed,
+        unibct_loss,
         family="centres",
         options=("temperature", "damping"),
     ),
-    "asymmetric-contrastive": Method(
+    "asymmetric-contrastive": Trained(
         "contrastive loss, old features of the batch as pairs",
         lambda old: AsymmetricLoss(old.vectors, asymmetric_contrastive_loss),
         family="contrastive",
         metric="cosine",
     ),
-    "asymmetric-triplet": Method(
+    "asymmetric-triplet": Trained(
         "triplet loss, old features of the batch as pairs",
         lambda old: AsymmetricLoss(old.vectors, asymmetric_triplet_loss),
         family="contrastive",
         metric="cosine",
     ),
-    "ract": Method(
+    "ract": Trained(
         "own old feature against the hardest of the whole cache (RACT)",
         lambda old: RactLoss(old.vectors, old.labels),
         family="contrastive",
         metric="cosine",
     ),
-    "nccl": Method(
+    "nccl": Trained(
         "contrast with old features, weighted by their consensus (NCCL)",
         lambda old: NcclLoss(old.vectors, old.labels, **old.options_of("seed")),
         family="contrastive",
         metric="cosine",
     ),
-    "mixbct": Method(
+    "mixbct": Trained(
         "margin classifier of new and credible old features mixed",
         lambda old: MixbctLoss(old.vectors, old.labels, old.classes, **old.options_of("seed")),
         family="mixing",
         metric="cosine",
     ),
-    "advbct": Method(
-        "elastic class boundaries, and a discriminator to be deceived", _adversarial, family="adversarial", metric="cosine"
+    "advbct": Trained(
+        "elastic class boundaries, and a discriminator to be deceived", advbct_loss, family="adversarial", metric="cosine"
     ),
-    "bt2": Method(
+    "bt2": Trained(
         "a change of basis that keeps an independent model's feature beside a compatible part (BT²)",
-        _basis,
+        bt2_loss,
         family="basis",
         beside=True,
     ),
 }
 
 
-def _no_loss(old: OldKnowledge) -> None:
-    raise ConfigError("this method maps features and trains no model of images; use `compatlearn adapt`")
-
-
-METHODS[AUTO] = Method("the frozen map that does best on rows kept out", _no_loss, family="recommended", adapter=True)
-METHODS |= {name: Method(entry.summary, _no_loss, family="frozen", adapter=True) for name, entry in ADAPTERS.items()}
+METHODS[AUTO] = Frozen("the frozen map that does best on rows kept out", family="recommended")
+METHODS |= {name: Frozen(entry.summary) for name, entry in ADAPTERS.items()}
