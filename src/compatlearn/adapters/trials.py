@@ -14,6 +14,7 @@ from ..arrays import as_tensor
 from ..errors import DataError
 from ..evaluation.figures import Figure, bootstrap
 from ..indexes.exact import search
+from ..metric import Metric
 from .matched import Matched
 from .network import MapNetwork
 
@@ -22,6 +23,7 @@ SEARCHED = 200_000  # old vectors a trial searches, at most
 QUERIES = 2000  # pairs kept out to choose by, and as many to report on, at most
 SHARE = 0.1  # of the pairs, kept out for each of the two
 WANTED = 20  # of them at least, where a fifth of the pairs are that many
+DECIDING = 10  # of fewer queries an interval says nothing
 CLASSES_OUT = 0.2  # of the classes, where the gallery's are not those of the pairs
 NEIGHBOURS = 10
 
@@ -91,7 +93,7 @@ class Trial:
     @property
     def worth_it(self) -> bool | None:
         """Whether mapped queries beat the old ones, by the interval of the gain; None is undecided, or not tested."""
-        if self.gain is None or self.gain.low <= 0 < self.gain.high:
+        if self.gain is None or self.tested < DECIDING or self.gain.low <= 0 <= self.gain.high:
             return None
         return self.gain.low > 0
 
@@ -133,7 +135,7 @@ class KeptOut:
     matched: Matched
     rows: Int64[Tensor, " q"]
     gallery: Int64[Tensor, " g"]
-    metric: str
+    metric: Metric
 
     def __len__(self) -> int:
         return len(self.rows)
