@@ -18,7 +18,7 @@ from compatlearn.encoders.networks import Embedder, Learner, ModelSpec
 from compatlearn.losses import Bt2Loss, UnibctLoss
 from compatlearn.losses.literature.bt2 import fitting_dimension
 from compatlearn.training.knowledge import OldKnowledge
-from compatlearn.training.methods import Trained, find_method, find_methods
+from compatlearn.training.methods import Trained, find_method, find_methods, find_trained
 
 CLASSES, D_OLD, D_NEW, SIZE = 100, 64, 128, 32
 
@@ -64,7 +64,7 @@ def once_an_epoch(loss: torch.nn.Module | None) -> float:
 def prepared(method: str, old: OldKnowledge) -> tuple[torch.nn.Module | None, float]:
     """The loss of a method, and the seconds it took to build."""
     started = time.perf_counter()
-    return METHODS[method].loss(old), time.perf_counter() - started
+    return find_trained(method).loss(old), time.perf_counter() - started
 
 
 def main(
