@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from compatlearn.features.features import Features
+from compatlearn.files import write_tensors
 from samples import CAT, DOG, call, clusters, complaint, image_folder, write_images
 
 TINY = ["--epochs", "1", "--batch-size", "8", "--resize", "8", "--image-size", "8"]
@@ -48,23 +49,24 @@ def changed(place: Any, value: Any, values: np.ndarray = VECTORS) -> np.ndarray:
 CONTENTS = {
     "NaN": (
         {"vectors": changed((3, 1), np.nan)},
-        "1 of 30 rows of vectors have NaN or infinity (first: 3); drop or extract them again",
+        "1 of 30 rows of {path} have NaN or infinity (first: 3); drop or extract them again",
     ),
     "infinity": (
         {"vectors": changed(([4, 9, 11, 29], 0), np.inf)},
-        "4 of 30 rows of vectors have NaN or infinity (first: 4, 9, 11, …); drop or extract them again",
+        "4 of 30 rows of {path} have NaN or infinity (first: 4, 9, 11, …); drop or extract them again",
     ),
     "zero vectors": (
         {"vectors": changed([7, 8], 0)},
-        "2 of 30 rows of vectors have length zero (first: 7, 8); drop or extract them again",
+        "2 of 30 rows of {path} have length zero (first: 7, 8); drop or extract them again",
     ),
     "no labels": (
         {"labels": None},
-        "{path} have no labels for their 30 rows; store labels beside the vectors (.npz, .parquet)",
+        "{path} has no labels (30 rows); store labels beside the vectors (.npz, .parquet), "
+        "or name their column (--label-column)",
     ),
     "labels missing": (
         {"labels": changed(5, -1, LABELS)},
-        "1 of 30 labels are negative (first rows: 5); give every row a class",
+        "1 of 30 labels of {path} are negative (first: -1 in rows 5); give every row a class in range",
     ),
     "a class without rows": (
         {"labels": LABELS * 2},
@@ -74,7 +76,10 @@ CONTENTS = {
         {"labels": LABELS[:7]},
         "{path}: labels must hold one class for each of 30 rows; got shape (7,)",
     ),
-    "labels of floats": ({"labels": LABELS * 0.5}, "{path}: labels must be integers, not float64; number the classes from 0"),
+    "labels of floats": (
+        {"labels": LABELS * 0.5},
+        "{path}: labels must be integers or names, not float64; number the classes from 0",
+    ),
     "one dimension": (
         {"vectors": VECTORS[:, 0]},
         "{path}: vectors must be (rows, dimension), both at least 1; got shape (30,)",
@@ -89,7 +94,7 @@ CONTENTS = {
     ),
     "no vectors": (
         {"vectors": None, "rows": VECTORS},
-        "{path} has no array 'vectors' or 'vector', only: labels, rows; rename the one with the vectors",
+        "{path} has no key 'vectors' or 'vector', only: labels, rows; name the one with the vectors (--vector-column)",
     ),
 }
 
@@ -182,7 +187,14 @@ FILES: dict[str, tuple[Callable[[Path], Path], str, str]] = {
         r"{path} holds no features: neither manifest.json nor .*; check the path",
     ),
     "nothing": (lambda path: path, "a", r"there is no {path}; check the path"),
-    "another format": (plain, "a.csv", r"{path} is no format of features; give a folder of features, or \.npy, \.npz, .*"),
+    "another format": (plain, "a.h5", r"{path} is no format of features; give a folder of features, or \.npy, \.npz, .*"),
+    "a table of text": (
+        plain,
+        "a.csv",
+        r"{path} is text, and features are numbers in binary; save its columns as .parquet or .npz",
+    ),
+    "JSON": (plain, "a.json", r"{path} is JSON, and features are numbers in binary; save its vectors, ids and labels as .*"),
+    "a FAISS index": (plain, "a.faiss", r"{path} is a FAISS index; save what its reconstruct_n gives \(of an IndexIDMap: .*"),
     "half an npz": (lambda p: cut(save(p), 300), "a.npz", r"{path} is not a whole .npz file \(300 bytes, .*\); write it again"),
     "half a parquet": (
         lambda p: cut(parquet(p), 300),
@@ -272,7 +284,8 @@ PAIRS: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     ),
     "ids of another kind": (
         {"new_query": {"ids": np.arange(30).astype(str), "space": "new"}},
-        "ids of old_query are int64 and those of new_query <U2; give both the same kind of id",
+        "the ids of old_query are numbers (row numbers) and those of new_query text (first: 0, 1, 2, …); "
+        "give both the same kind of id",
     ),
     "ids that are not unique": (
         {"new_query": {"ids": np.arange(30) // 2, "space": "new"}},
@@ -284,8 +297,9 @@ PAIRS: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         "an id must name one item everywhere, and its class must not change",
     ),
     "no labels": (
-        {"new_query": {"labels": None, "space": "new"}},
-        "new_query has no labels, and they tell which neighbours are right; give every row a class",
+        {"old_gallery": {"labels": None, "space": "old"}},
+        "old_gallery has no labels, and nothing else says what answers a query; give every row a class, or give judgements "
+        "(--qrels)",
     ),
 }
 
@@ -298,13 +312,47 @@ def test_features_that_do_not_fit_together(capsys: pytest.CaptureFixture[str], t
         columns = {"vectors": VECTORS, "labels": LABELS, "space": name.split("_")[0]} | faults.get(name, {})
         Features(columns.pop("vectors"), **columns).save(tmp_path / name)
         arguments += [f"--{name.replace('_', '-')}", tmp_path / name]
-    assert complaint(capsys, 1, "evaluate", *arguments, "--require-compatible") == message
+        message = re.sub(rf"\b{name}\b", f"{name} ({tmp_path / name})", message)
+    assert complaint(capsys, 1, "evaluate", *arguments, "--require-compatible", progress=True) == message
 
 
 def test_evaluate_names_the_features_that_are_not_finite(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     good, bad = save(tmp_path / "good.npz"), save(tmp_path / "bad.npz", vectors=changed((3, 1), np.nan))
-    message = complaint(capsys, 1, "evaluate", "--old-query", good, "--old-gallery", good, "--new-query", bad)
-    assert re.fullmatch(r"1 of 30 rows of .* have NaN or infinity \(first: 3\); drop or extract them again", message)
+    arguments = ("evaluate", "--old-query", good, "--old-gallery", good, "--new-query", bad)
+    message = complaint(capsys, 1, *arguments, progress=True)  # after a line that says that rows are paired by number
+    assert message == f"1 of 30 rows of new_query ({bad}) have NaN or infinity (first: 3); drop or extract them again"
+    save(bad, vectors=changed((3, slice(None)), 0.0))
+    message = complaint(capsys, 1, *arguments, "--metric", "cosine", progress=True)
+    assert message == f"1 of 30 rows of new_query ({bad}) have length zero (first: 3); drop or extract them again"
+
+
+def test_evaluate_refuses_narrow_queries_unless_they_are_to_be_padded(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    Features(VECTORS, LABELS, np.arange(30), space="o").save(old)
+    Features(VECTORS[:, :3], LABELS, np.arange(30), space="n").save(new)
+    arguments = ("evaluate", "--old-query", old, "--old-gallery", old, "--new-query", new)
+    message = complaint(capsys, 1, *arguments)
+    assert message.startswith(f"new_query ({new}) has 3 dimensions and old_gallery ({old}) 4: without a map")
+    assert "; give --adapter, or --pad if the new model" in message
+    assert call(capsys, *arguments, "--pad")[0] == 0
+
+
+def test_evaluate_with_judgements(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    old, new, qrels = tmp_path / "old", tmp_path / "new", tmp_path / "test.tsv"
+    for path in (old, new):
+        Features(VECTORS, ids=[f"d{row}" for row in range(30)], space=path.name).save(path)
+    lines = [f"d{row}\td{(row + 10) % 30}\t1" for row in range(30)]
+    qrels.write_text("\n".join(["query-id\tcorpus-id\tscore", *lines, "d3\tother\t1"]))
+    arguments = ("evaluate", "--old-query", old, "--old-gallery", old, "--new-query", new, "--qrels", qrels, "--json")
+    code, out, err = call(capsys, *arguments)
+    assert (code, err) == (0, "")
+    figures = json.loads(out)
+    assert (figures["queries"], figures["queries_without_relevant"], figures["unknown_items"]) == (30, 0, 1)
+    assert figures["per_class"] == []
+    qrels.write_text("d1 d2\n")
+    assert complaint(capsys, 1, *arguments).startswith(f"line 1 of {qrels} is no judgement ('d1 d2')")
 
 
 # names and options
@@ -572,8 +620,10 @@ def test_pseudo_classifiers_that_cannot_be_used(
         / "three.safetensors": "the pseudo classifier {} has 3 classes, the training data 2; make it from features of .*",
         tmp_path / "other.safetensors": r"{} has no tensor 'classifier' or 'weight', only other; rename it",
         tmp_path / "nan.safetensors": r"1 of 2 rows of the pseudo classifier {} have NaN or infinity \(first: 1\); .*",
-        tmp_path / "a.pt": r"{} is not a whole safetensors file \(\d+ bytes: .*\); make it again .* \(a pickle is not opened\)",
-        plain(tmp_path / "a.pkl", pickle.dumps(VECTORS)): r"{} is not a whole safetensors file .* \(a pickle is not opened\)",
+        tmp_path / "a.pt": r"{} is not a whole safetensors file \(\d+ bytes: a pickle is not opened\); make one with .*",
+        plain(
+            tmp_path / "a.pkl", pickle.dumps(VECTORS)
+        ): r"{} is not a whole safetensors file .*: a pickle is not opened\); .*",
         cut(plain(tmp_path / "cut.safetensors", pseudo.read_bytes()), 99): r"{} is not a whole safetensors file \(99 bytes: .*",
         plain(tmp_path / "empty.safetensors"): r"{} is not a whole safetensors file \(0 bytes: .*",
         tmp_path / "no.safetensors": "there is no pseudo classifier {}; make one with `compatlearn pseudo`",
@@ -598,8 +648,11 @@ def test_old_features_that_do_not_fit_the_images(
     save(numbers, VECTORS[:16], LABELS[:16])
     save(some, VECTORS[:13], LABELS[:13], ids=ids[:13])
     cases = {
-        numbers: f"the ids of {numbers} are numbers, the wanted ids text; use one kind for both",
-        some: f"3 of 16 ids have no feature in {some} (first: dog/5.png, dog/6.png, dog/7.png); extract features for them",
+        numbers: f"the ids of {numbers} are row numbers, those of the training images come from file names (first: cat/0.png, "
+        "cat/1.png, cat/2.png, …); give both the ids of the items (id_column names their column), "
+        "or pair both by row number (id_column='row')",
+        some: f"3 of 16 ids of the training images are not in {some} (first: dog/5.png, dog/6.png, dog/7.png); "
+        "extract the same rows with both models",
     }
     for path, message in cases.items():
         assert complaint(capsys, 1, *training(pets, tmp_path / "run", "--features", path)) == message
@@ -704,23 +757,24 @@ def test_a_full_disk_leaves_no_half_pseudo_classifier(capsys: pytest.CaptureFixt
         said = complaint(capsys, 1, "pseudo", "--features", features, "--out", out)
     assert re.fullmatch(rf"cannot write {out}: .*; free some space or write elsewhere", said)
     assert list(tmp_path.iterdir()) == [features]
-    out.write_bytes(b"an older one")
+    write_tensors(out, {"classifier": torch.ones(3, 4)}, {"format": "compatlearn-pseudo"})
+    older = out.read_bytes()
     with full_disk(2000):
         complaint(capsys, 1, "pseudo", "--features", features, "--out", out)
-    assert out.read_bytes() == b"an older one"
+    assert out.read_bytes() == older
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old.npz", "p.safetensors"]
 
 
 def test_a_full_disk_stops_an_extraction_that_goes_on_later(
     capsys: pytest.CaptureFixture[str], pets: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
+    out, weights = tmp_path / "out", tmp_path / "p.safetensors"
     arguments = ("extract", "--data", pets, "--model", "samples:mean_colour", "--out", out)
     with full_disk(800):
         said = complaint(capsys, 1, *arguments)
     assert re.fullmatch(rf"cannot write {out}/shards/00000.npz: .*; free some space or write elsewhere", said)
     assert [path.name for path in out.rglob("*") if path.is_file()] == ["plan.json"]
-    assert "was not finished (0 of 1 shards)" in complaint(capsys, 1, "pseudo", "--features", out, "--out", tmp_path / "p")
+    assert "was not finished (0 of 1 shards)" in complaint(capsys, 1, "pseudo", "--features", out, "--out", weights)
     assert call(capsys, *arguments)[0] == 0
     assert len(Features.load(out, verify=True)) == 16
 
@@ -758,5 +812,7 @@ def test_an_output_that_cannot_be(capsys: pytest.CaptureFixture[str], pets: Path
     ):
         said = complaint(capsys, 1, *arguments)
         assert re.fullmatch(
-            rf"cannot write {file}/x/.*: (Not a directory|File exists); check the path and its permissions", said
+            rf"--out {file}/x.* lies below {file}, which is a file; name a folder that is one"
+            rf"|cannot write {file}/x/.*: (Not a directory|File exists); check the path and its permissions",
+            said,
         )

@@ -137,7 +137,7 @@ def test_either_engine_goes_on_where_a_killed_command_stopped(
 
 def test_the_tolerance_is_that_of_the_whole_job(inline: None, pets: Path, tmp_path: Path) -> None:
     (pets / CAT / "7.png").write_bytes(b"no picture")
-    source = ("pets", "samples:mean_colour", None, None)
+    source = ("pets", "samples:mean_colour", None, None, None)
     arguments = source, load_encoder("samples:mean_colour"), open_images("pets"), tmp_path / "out"
     options = {"batch_size": 3, "shard_rows": 5, "dtype": "float32"}
     with pytest.raises(ConfigError, match=r"batch_size must be at least 1, tolerance a share in \[0, 1\]; got .* tolerance 2"):
@@ -157,7 +157,7 @@ def test_a_shard_that_ends_its_process_again_and_again_is_named(pets: Path, tmp_
     def die(pictures: list[Image.Image]) -> np.ndarray:
         raise Death
 
-    source, out = ("pets", "samples:mean_colour", None, None), tmp_path / "out"
+    source, out = ("pets", "samples:mean_colour", None, None, None), tmp_path / "out"
     plan = {"shard_rows": 15, "source": "pets", "dtype": "float32"}
     FeatureWriter(out, rows=len(open_images("pets")), space="samples:mean_colour", **plan)
     object.__setattr__(cluster._opened(*source)[1], "forward", die)

@@ -19,6 +19,7 @@ from .errors import DataError, FormatError
 if TYPE_CHECKING:
     from torch import Tensor
 
+PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save's, or bare
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -156,12 +157,19 @@ def read_tensors(path: Path, *, format: str | None, what: str, remedy: str) -> t
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        if _begins(path, PICKLES):
+            reason = "a pickle is not opened"
         size = path.stat().st_size
         raise FormatError(f"{path} is not a whole safetensors file ({size} bytes: {reason}); {remedy}") from error
     if format is not None and header.get("format") != format:
         found = header.get("format") or "its header has no format"
         raise FormatError(f"{path} is no {what} ({found}); {remedy}")
     return header, tensors
+
+
+def _begins(path: Path, starts: tuple[bytes, ...]) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) in starts
 
 
 def _flush_folder(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The flags that say how the columns of anyone's file of features are called, and the reading of the files by them."""
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,8 +44,9 @@ class Columns:
         Raises:
             CompatlearnError: as `Features.load` and `same_classes` do, in the words of the command line.
         """
+        from ..features.classes import same_classes
         from ..features.features import Features
-        from ..features.ids import are_rows, same_classes
+        from ..features.ids import are_rows
 
         try:
             names = self._names(files)
@@ -64,8 +66,8 @@ class Columns:
         """For each file the names that it has."""
         from ..features.formats import column_names
 
-        present = {name: column_names(path) for name, path in files.items()}
         given = {flag: getattr(self, flag) for flag in FLAGS if getattr(self, flag) is not None}
+        present = {name: column_names(path) if given else () for name, path in files.items()}
         for flag, column in given.items():
             if column != "row" and not any(column in columns for columns in present.values()):
                 have = "; ".join(f"{path}: {', '.join(present[name]) or 'none'}" for name, path in files.items())
@@ -78,6 +80,8 @@ class Columns:
 
 def as_flags(message: str) -> str:
     """A message of the library with its keywords as flags of the command line."""
-    for flag in FLAGS:
-        message = message.replace(f"{flag}=", f"--{flag.replace('_', '-')} ").replace(flag, f"--{flag.replace('_', '-')}")
+    for keyword in FLAGS:
+        flag = f"--{keyword.replace('_', '-')}"
+        message = re.sub(rf"(?<![\w/.'\"-]){keyword}=", f"{flag} ", message)
+        message = re.sub(rf"(?<![\w/.'\"-]){keyword}(?![\w/.'\"-])", flag, message)
     return message

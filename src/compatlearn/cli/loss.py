@@ -7,7 +7,7 @@ from torch import nn
 from ..arrays import Array, as_tensor
 from ..config import TrainConfig
 from ..data.images import Images
-from ..errors import ConfigError, IncompatibleError
+from ..errors import ConfigError
 from ..features.features import Features
 from ..losses import InfluenceLoss
 from ..pseudo.table import load_classifier
@@ -40,12 +40,7 @@ def load_loss(
     if method and not features:
         raise ConfigError(f"--method {method} says how --features are used; pass --features, or leave --method out")
     if pseudo:
-        classifier = load_classifier(pseudo).rows
-        if len(classifier) != len(images.classes):
-            raise IncompatibleError(
-                f"the pseudo classifier {pseudo} has {len(classifier)} classes, the training data {len(images.classes)}; "
-                "make it from features of this data"
-            )
+        classifier = load_classifier(pseudo).rows_for(images.classes, f"the pseudo classifier {pseudo}")
         return InfluenceLoss(as_tensor(classifier).float(), scale=config.scale)
     if features is None:
         return None
@@ -57,5 +52,5 @@ def load_loss(
 
 def _aligned(path: Path, images: Images) -> Array:
     features = Features.load(path, verify=True)
-    vectors: Array = features.vectors[features.align(images.ids, str(path))]
+    vectors: Array = features.vectors[features.align(images.ids, str(path), "the training images", images.ids_from)]
     return vectors

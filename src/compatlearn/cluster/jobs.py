@@ -40,7 +40,7 @@ GROUP = 1 << 20  # most rows of a group of classes, if they are several
 PART = 1 << 22  # most gallery rows of a part: in each, every query has candidates of its own to be ranked
 BLOCK = 1024  # fewest queries that a part is read for
 FOUND = 1 << 22  # most neighbours that a task finds: 64 MB travel
-Source = tuple[str, str, Path | None, str | None]  # data, model, weights, device: how a worker gets images and encoder
+Source = tuple[str, str, Path | None, str | None, str | None]  # data, model, weights, device, id column: how a worker gets both
 
 
 def extract(
@@ -59,7 +59,8 @@ def extract(
     finish = partial(extract_here, encoder, images, out, batch_size=batch_size, tolerance=tolerance, **plan)
     if batch_size < 1 or not 0 <= tolerance <= 1:
         return finish()  # says what is wrong
-    plan["source"], lost = images.source, 0
+    plan |= {"source": images.source, "ids_from": images.ids_from}
+    lost = 0
     writer = FeatureWriter(out, rows=len(images), space=encoder.space, **plan)
     for attempts in (out / SHARDS).glob("*.attempts"):
         remove(attempts)
@@ -71,7 +72,7 @@ def extract(
     return finish()
 
 
-def classifier_builder(path: Path) -> Callable[..., Float[np.ndarray, "c d"]]:
+def classifier_builder(path: Path, vector_column: str | None = None) -> Callable[..., Float[np.ndarray, "c d"]]:
     """`build_classifier` for the features at `path`, some classes a task, about as many rows in each."""
 
     def build(
@@ -89,7 +90,8 @@ def classifier_builder(path: Path) -> Callable[..., Float[np.ndarray, "c d"]]:
             rows = slice(int(ends[first] - counts[first]), int(ends[last - 1]))
             tasks.append((first, counts[first:last], rows if order is None else order[rows]))
         try:
-            work = partial(_build_group, path.resolve(), method, options)
+            place = (path.resolve(), vector_column) if vector_column else path.resolve()
+            work = partial(_build_group, place, method, options)
             found = dict(each(work, tasks, "groups of classes", gpu=False))
         except DataError:  # a group does not know the numbers of its rows and classes
             build_classifier(method, vectors, labels, classes=classes, options=options)
@@ -134,9 +136,11 @@ def _ranges(rows: int, count: int) -> list[tuple[int, int]]:
 
 
 @cache
-def _opened(data: str, model: str, weights: Path | None, device: str | None) -> tuple[Images, Encoder, ThreadPoolExecutor]:
+def _opened(
+    data: str, model: str, weights: Path | None, device: str | None, id_column: str | None
+) -> tuple[Images, Encoder, ThreadPoolExecutor]:
     encoder = load_encoder(model, weights=weights, device=device)
-    return open_images(data), encoder, ThreadPoolExecutor(16 if torch.cuda.is_available() else 4)
+    return open_images(data, id_column=id_column), encoder, ThreadPoolExecutor(16 if torch.cuda.is_available() else 4)
 
 
 def _extract_shard(source: Source, out: Path, plan: Mapping[str, Any], batch_size: int, shard: int) -> list[tuple[str, str]]:
@@ -161,14 +165,17 @@ def _extract_shard(source: Source, out: Path, plan: Mapping[str, Any], batch_siz
 
 @lru_cache(maxsize=4)
 def _vectors(place: Any) -> np.ndarray:
-    """(n, d) vectors of a file, mapped if they are in one of our folders, or in memory that Ray shares."""
-    if isinstance(place, Path) and not place.exists():
-        raise ConfigError(f"{socket.gethostname()} sees no {place}; keep it where every node of the cluster sees it")
-    return Features.load(place).vectors if isinstance(place, Path) else get(place)
+    """(n, d) vectors of a file, or of a column of it, mapped if in one of our folders; or in memory that Ray shares."""
+    path, column = place if isinstance(place, tuple) else (place, None)
+    if not isinstance(path, Path):
+        return get(path)
+    if not path.exists():
+        raise ConfigError(f"{socket.gethostname()} sees no {path}; keep it where every node of the cluster sees it")
+    return Features.load(path, vector_column=column, id_column="row").vectors
 
 
 def _build_group(
-    path: Path,
+    place: Any,
     method: str,
     options: Mapping[str, Any],
     first: int,
@@ -177,7 +184,7 @@ def _build_group(
 ) -> tuple[int, Float[np.ndarray, "c d"]]:
     """The first of some classes, and their pseudo classifier; `rows` are theirs, in order of class."""
     labels = np.repeat(np.arange(len(counts)), counts)
-    return first, build_classifier(method, _vectors(path)[rows], labels, options=options)
+    return first, build_classifier(method, _vectors(place)[rows], labels, options=options)
 
 
 def _search_part(

@@ -20,7 +20,8 @@ class Images:
     """Labelled images that are read on demand.
 
     labels: (n,) int64 in [0, len(classes)); ids: (n,) int64 or str, unique; read: row of the source → RGB picture;
-    rows: (n,) row of the source of each image.
+    rows: (n,) row of the source of each image; ids_from: where the ids come from, in words; could_be_ids: columns that were
+    not taken for ids and could have been.
     """
 
     read: Callable[[int], Image.Image]
@@ -29,6 +30,8 @@ class Images:
     rows: Int64[np.ndarray, " n"]
     classes: tuple[str, ...]
     source: str
+    ids_from: str = "row numbers"
+    could_be_ids: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)

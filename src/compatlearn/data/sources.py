@@ -19,7 +19,7 @@ from .splits import SPLITS, choose_split, split_rows
 IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
-def open_images(data: str, split: str | None = None) -> Images:
+def open_images(data: str, split: str | None = None, *, id_column: str | None = None) -> Images:
     """Labelled images by what they are called.
 
     Args:
@@ -27,9 +27,12 @@ def open_images(data: str, split: str | None = None) -> Images:
             ImageNet or Places365 as unpacked; a hub name. `:split` at its end chooses a split, as `split` does.
         split: `train` or `val` (the source may call it validation or test), or the source's own name; by default `train`,
             or all there is.
+        id_column: column of Parquet files or of a hub's data set with the ids, where it has no usual name; "row" takes the
+            number of each row.
 
     Raises:
-        DataError: there is nothing there, or it holds no labelled images, or not that split.
+        DataError: there is nothing there, or it holds no labelled images, not that split, or no such column.
+        FormatError: it is a file of another kind.
     """
     match = re.fullmatch(r"(.+?):([A-Za-z_]\w*)", data, re.DOTALL)
     name, split = match.groups() if match and not Path(data).exists() else (data, split)
@@ -39,14 +42,26 @@ def open_images(data: str, split: str | None = None) -> Images:
     if name and path.is_file():
         from .tables import open_parquet
 
-        return open_parquet(choose_split(_by_split([path]), split, name), [path], data)
+        _check_parquet(path)
+        return open_parquet(choose_split(_by_split([path]), split, name), [path], data, id_column=id_column)
     if name and path.is_dir():
-        return _folder(path, split, data)
+        return _folder(path, split, data, id_column)
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) or path.suffix == ".parquet":
         raise DataError(f"there is no {name or 'data'}; give digits, Parquet files, an image folder or a hub name")
     from .tables import open_hub
 
-    return open_hub(name, split, data)
+    return open_hub(name, split, data, id_column=id_column)
+
+
+def _check_parquet(path: Path) -> None:
+    """Refuse a file that does not even claim to be Parquet by what it is, not as a damaged one."""
+    with path.open("rb") as file:
+        begins_as_parquet = file.read(4) == b"PAR1"
+    if not begins_as_parquet and path.suffix.lower() not in (".parquet", ".pq"):
+        raise FormatError(
+            f"{path} is a {path.suffix or 'nameless'} file, and images are read from Parquet, class folders or the hub; "
+            "write a Parquet file with the columns image and label"
+        )
 
 
 def _by_split(files: list[Path]) -> dict[str, list[Path]]:
@@ -71,14 +86,14 @@ def _digits(split: str | None) -> Images:
     return images.take(choose_split({"train": train, "val": val, "all": images.rows}, split, "digits"))
 
 
-def _folder(path: Path, split: str | None, data: str) -> Images:
+def _folder(path: Path, split: str | None, data: str, id_column: str | None) -> Images:
     if (path / "categories_places365.txt").exists() and not (path / "train").is_dir():
         return _places365(path, split, data)
     files = sorted(path.glob("*.parquet")) or sorted(path.glob("*/*.parquet"))
     if files := [file for file in files if not file.name.startswith(".")]:
         from .tables import open_parquet
 
-        return open_parquet(choose_split(_by_split(files), split, path), files, data)
+        return open_parquet(choose_split(_by_split(files), split, path), files, data, id_column=id_column)
     named = {name: path / name for names in SPLITS.values() for name in names if (path / name).is_dir()}
     folders = named or {"all": path}
     first = folders[next(iter(folders))]
@@ -107,7 +122,7 @@ def _class_folders(root: Path, training: Path, data: str) -> Images:
             f"{len(empty)} of {len(classes)} class folders of {root} hold no image (first: {first_few(empty)}); remove them"
         )
     ids = np.array([Path(file).relative_to(root).as_posix() for file, _ in files])
-    return Images(_FileReader(root, ids), labels, ids, np.arange(len(ids)), tuple(classes), data)
+    return Images(_FileReader(root, ids), labels, ids, np.arange(len(ids)), tuple(classes), data, "file names")
 
 
 def _image_files(folder: Path) -> list[str]:
@@ -139,7 +154,7 @@ def _places365(root: Path, split: str | None, data: str) -> Images:
         )
     ids = np.array([file.lstrip("/") for file, _ in entries])
     labels = np.array([int(label) for _, label in entries], dtype=np.int64)
-    return Images(_FileReader(folder, ids), labels, ids, np.arange(len(ids)), tuple(classes), data)
+    return Images(_FileReader(folder, ids), labels, ids, np.arange(len(ids)), tuple(classes), data, "file names")
 
 
 @dataclass(frozen=True)

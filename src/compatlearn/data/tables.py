@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int64
 from PIL import Image
@@ -22,13 +23,21 @@ IMAGE_COLUMNS = ("image", "img", "picture")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
 ID_COLUMNS = ("id", "ids", "image_id", "filename", "file_name")
 
+ROWS = "row numbers"
 
-def open_parquet(files: list[Path], every: list[Path], data: str) -> Images:
+
+def open_parquet(files: list[Path], every: list[Path], data: str, *, id_column: str | None = None) -> Images:
     """The rows of Parquet files, in order; labels are numbered over `every` file of the source.
+
+    Args:
+        files: to be read.
+        every: all files of the source.
+        data: what messages call it.
+        id_column: column with the ids, where it has no usual name; "row" takes the number of each row.
 
     Raises:
         FormatError: they are not Parquet, or do not have the same columns.
-        DataError: no images or labels in them.
+        DataError: no images or labels in them, or no such id column.
     """
     import datasets
 
@@ -45,21 +54,27 @@ def open_parquet(files: list[Path], every: list[Path], data: str) -> Images:
         raise FormatError(f"{data} cannot be read as Parquet images: {cause}; give every file the same columns") from error
     finally:
         datasets.logging.set_verbosity(level)
-    return _images(table, lambda column: (pq.read_table(file, columns=[column])[column] for file in every), data)
+    return _images(table, lambda column: (pq.read_table(file, columns=[column])[column] for file in every), data, id_column)
 
 
-def open_hub(name: str, split: str | None, data: str) -> Images:
+def open_hub(name: str, split: str | None, data: str, *, id_column: str | None = None) -> Images:
     """A data set of the hub, or of its cache.
 
+    Args:
+        name: of the data set.
+        split: of it.
+        data: what messages call it.
+        id_column: as for `open_parquet`.
+
     Raises:
-        DataError: there is none of that name, or the hub cannot be reached.
+        DataError: there is none of that name, the hub cannot be reached, or it has no such id column.
     """
     import datasets
 
     with asking_hub(f"{name} is no file or folder here, and the hub did not give it", "check the name and the network"):
         splits = datasets.load_dataset(name)
     table = choose_split(splits, split, name)
-    return _images(table, lambda column: (other.data.column(column) for other in splits.values()), data)
+    return _images(table, lambda column: (other.data.column(column) for other in splits.values()), data, id_column)
 
 
 def _row_count(file: Path) -> int:
@@ -71,7 +86,7 @@ def _row_count(file: Path) -> int:
         raise FormatError(f"{file} is not a whole Parquet file ({size} bytes); write or download it again") from error
 
 
-def _images(table: Any, columns: Callable[[str], Iterable[pa.ChunkedArray]], data: str) -> Images:
+def _images(table: Any, columns: Callable[[str], Iterable[pa.ChunkedArray]], data: str, id_column: str | None) -> Images:
     """A `datasets` table with an image, a label and perhaps an id column (which counts if its values are unique).
 
     columns: the column of some name in every split of the source.
@@ -89,7 +104,11 @@ def _images(table: Any, columns: Callable[[str], Iterable[pa.ChunkedArray]], dat
         raise DataError(
             f"column {image!r} of {data} is {kind}, not images; store encoded files, or struct<bytes, path>"
         ) from error
-    return Images(_TableReader(table, image), labels, _ids(table), np.arange(len(labels)), tuple(classes), data)
+    ids, ids_from = _ids(table, id_column, data)
+    taken = {image, label, *ID_COLUMNS} if ids_from == ROWS and id_column is None else set(table.column_names)
+    others = tuple(name for name in table.column_names if name not in taken and _unique(table, name) is not None)
+    rows = np.arange(len(labels))
+    return Images(_TableReader(table, image), labels, ids, rows, tuple(classes), data, ids_from, others)
 
 
 def _labels(
@@ -140,13 +159,36 @@ def _names(columns: Iterable[pa.ChunkedArray], data: str) -> list[str]:
     return [str(number) for number in range(largest + 1)]
 
 
-def _ids(table: Any) -> np.ndarray:
-    for name in ID_COLUMNS:
-        if name in table.column_names:
-            ids = np.array(table.data.column(name).to_pylist())
-            if ids.dtype.kind in "iU" and len(np.unique(ids)) == len(ids):
-                return ids
-    return np.arange(len(table))
+def _ids(table: Any, id_column: str | None, data: str) -> tuple[np.ndarray, str]:
+    """(n,) ids, and where they come from."""
+    rows = np.arange(len(table))
+    if id_column == "row":
+        return rows, f"{ROWS}, as asked"
+    if id_column is not None and id_column not in table.column_names:
+        have = ", ".join(table.column_names)
+        raise DataError(f"{data} has no column {id_column!r} for id_column, only: {have}; name one of these")
+    present = [name for name in ([id_column] if id_column else ID_COLUMNS) if name in table.column_names]
+    for name in present:
+        if (ids := _unique(table, name)) is not None:
+            return ids, f"column {name!r}"
+    if id_column is not None:
+        values = len(set(table.data.column(id_column).to_pylist()))
+        raise DataError(
+            f"column {id_column!r} of {data} cannot be the ids: it must hold an integer or a text in every row, no two alike; "
+            f"it is {table.features[id_column]} with {values} values in {len(table)} rows; name another"
+        )
+    return rows, f"{ROWS}, for the values of {', '.join(map(repr, present))} are not unique" if present else ROWS
+
+
+def _unique(table: Any, name: str) -> np.ndarray | None:
+    """(n,) values of a column that could be ids: integers or text, at least two, no two alike; None of any other."""
+    column = table.data.column(name)
+    kinds = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
+    if column.null_count or not any(is_kind(column.type) for is_kind in kinds):
+        return None
+    if len(column) < 2 and name not in ID_COLUMNS:
+        return None
+    return np.array(column.to_pylist()) if pc.count_distinct(column).as_py() == len(column) else None
 
 
 def _column(table: Any, names: Sequence[str], data: str, what: str) -> str:

@@ -14,6 +14,7 @@ from ..errors import DataError, FormatError, IncompatibleError
 from . import checks
 from . import folder as feature_folder
 from . import formats as feature_files
+from .classes import renumbered
 from .ids import ROWS, Items, check_unique, require_rows
 from .names import Names
 from .values import Classes, Values, to_ids, to_labels, to_vectors
@@ -176,30 +177,27 @@ class Features:
         Raises:
             IncompatibleError: these classes have no names, or one is not in `classes`.
         """
-        places = {name: number for number, name in enumerate(classes)}
-        absent = [name for name in self.classes or () if name not in places]
-        if self.classes is None or absent:
-            reason = f"{len(absent)} of its classes are not among them" if absent else "its classes have no names"
-            raise IncompatibleError(f"{self.source or 'the features'} cannot be numbered by names: {reason}; give them all")
-        numbers = np.array([places[name] for name in self.classes])
-        labels = None if self.labels is None else numbers[self.labels]
+        labels = renumbered(self.labels, self.classes, classes, self.source or "the features")
         known = {"known_normalized": self.known_normalized, "classes": classes}
         return self._with(self.vectors, labels, self._readers.get("ids", self.__dict__.get("ids")), **known)
 
-    def align(self, ids: Values, name: str = "the features", wanted: str = "the items") -> Int[np.ndarray, " m"]:
+    def align(
+        self, ids: Values, name: str = "the features", wanted: str = "the items", wanted_from: str = ""
+    ) -> Int[np.ndarray, " m"]:
         """(m,) the row that holds each of `ids`, so that `features.take(rows).ids` equals `ids`.
 
         Args:
             ids: any number of ids, an id perhaps several times.
             name: what messages call these features.
             wanted: what messages call the owner of `ids`.
+            wanted_from: where `ids` come from, as `ids_from` says it; "" is unknown.
 
         Raises:
             DataError: an id of these features occurs more than once.
-            IncompatibleError: an id has no row, or numbers meet text.
+            IncompatibleError: an id has no row, numbers meet text, or row numbers meet ids.
         """
         check_unique(self.ids, name)
-        theirs = Items(wanted, self.vectors, None, to_ids(ids, len(ids)), "")
+        theirs = Items(wanted, self.vectors, None, to_ids(ids, len(ids)), "", wanted_from)
         return require_rows(theirs, Items(name, self.vectors, None, self.ids, "", self.ids_from))
 
     def rows_of_class(self, label: int) -> Int64[np.ndarray, " m"]:

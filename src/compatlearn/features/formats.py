@@ -70,7 +70,7 @@ def column_names(path: Path) -> tuple[str, ...]:
             case ".parquet":
                 return tuple(pq.read_schema(path).names)
             case ".npz":
-                with np.load(path, allow_pickle=False) as arrays:
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                     return tuple(arrays.files)
             case ".safetensors":
                 with safe_open(path, framework="pt") as file:

@@ -1,14 +1,15 @@
-"""The same items in several sets of features: matched by id, put in one order, their classes numbered alike."""
+"""The same items in several sets of features: matched by id, put in one order, checked to agree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
 from ..arrays import Array, as_tensor, check_labels
 from ..errors import DataError, IncompatibleError, first_few
+from .classes import names_and_numbers, renumbered
 
 ROWS = "row numbers"  # how `ids_from` begins where a row's number is its id
 
@@ -28,20 +29,6 @@ class FeaturesLike(Protocol):
     def ids(self) -> Any: ...
     @property
     def space(self) -> str: ...
-
-
-@runtime_checkable
-class _Classed(Protocol):
-    @property
-    def has_labels(self) -> bool: ...
-    @property
-    def classes(self) -> tuple[str, ...] | None: ...
-    @property
-    def source(self) -> str: ...
-    def with_classes(self, classes: tuple[str, ...]) -> Any: ...
-
-
-ManyFeatures = TypeVar("ManyFeatures", bound=_Classed)
 
 
 @dataclass(frozen=True)
@@ -92,6 +79,20 @@ class Items:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether there are labels."""
+        return self.labels is not None
+
+    @property
+    def source(self) -> str:
+        """The name, for the messages of `same_classes`."""
+        return self.name
+
+    def with_classes(self, classes: tuple[str, ...]) -> "Items":
+        """The same items, their named classes numbered as `classes` has them; IncompatibleError if one is not there."""
+        return replace(self, labels=renumbered(self.labels, self.classes, classes, self.name), classes=classes)
 
     def in_order_of(self, other: "Items") -> "Items":
         """The same rows in the order of `other`, by id; no copy where they are in that order.
@@ -166,25 +167,6 @@ def pair(
     return require_rows(wanted, items)
 
 
-def same_classes(*features: ManyFeatures) -> tuple[ManyFeatures, ...]:
-    """Features whose classes have names, with one numbering: the names of all of them, sorted.
-
-    Args:
-        features: those without labels, and all of them where no class has a name, come back as they are.
-
-    Raises:
-        IncompatibleError: some name their classes and others number them.
-    """
-    named = [one for one in features if one.classes is not None]
-    numbered = [one for one in features if one.has_labels and one.classes is None]
-    if not named:
-        return features
-    if numbered:
-        raise _names_and_numbers(named[0].source, named[0].classes, numbered[0].source)
-    union = tuple(sorted({name for one in named for name in one.classes or ()}))
-    return tuple(one if one.classes in (None, union) else one.with_classes(union) for one in features)
-
-
 def check_unique(ids: Shaped[np.ndarray, " n"], name: str) -> None:
     """Raise DataError if an id occurs more than once; the message has the first of them."""
     if (ids[1:] > ids[:-1]).all():
@@ -240,7 +222,7 @@ def _check_classes(wanted: Items, items: Items, rows: Int[np.ndarray, " n"]) -> 
     sides = wanted, items
     named, numbered = ([one for one in sides if (one.classes is None) == without] for without in (False, True))
     if named and numbered:
-        raise _names_and_numbers(named[0].name, named[0].classes, numbered[0].name)
+        raise names_and_numbers(named[0].name, named[0].classes, numbered[0].name)
     mine, theirs = wanted.labels, items.labels[rows]
     if wanted.classes != items.classes:
         mine, theirs = np.array(wanted.classes)[mine], np.array(items.classes)[theirs]
@@ -250,13 +232,6 @@ def _check_classes(wanted: Items, items: Items, rows: Int[np.ndarray, " n"]) -> 
             f"{len(odd)} of {len(wanted)} rows of {wanted.name} have another class in {items.name} under the same id "
             f"(first: {first_few(odd)}); an id must name one item everywhere, and its class must not change"
         )
-
-
-def _names_and_numbers(named: str, classes: tuple[str, ...] | None, numbered: str) -> IncompatibleError:
-    return IncompatibleError(
-        f"the classes of {named or 'some features'} are names ({first_few(classes or ())}), those of "
-        f"{numbered or 'others'} numbers; give both names, or number both alike"
-    )
 
 
 def _other_rows(wanted: Items, items: Items, rows: Int[np.ndarray, " n"], *, both: bool) -> IncompatibleError:

@@ -48,6 +48,7 @@ class FeatureWriter:
         space: str = "",
         source: str = "",
         dtype: str = "float32",
+        ids_from: str = "",
     ) -> None:
         if rows < 1 or shard_rows < 1:
             raise DataError(f"an extraction needs rows, and rows in a shard; got {rows} rows, {shard_rows} in a shard")
@@ -60,7 +61,7 @@ class FeatureWriter:
             "space": space,
             "source": source,
             "dtype": dtype,
-        }
+        } | ({"ids_from": ids_from} if ids_from else {})
         self.shards = shard_count(self.plan)
         self._whole: set[int] = set()
         self._begin()
@@ -138,7 +139,8 @@ class FeatureWriter:
         else:
             begun = self.plan
             write_json(self.folder / PLAN, begun)
-        differing = [f"{key} {begun.get(key)!r}, now {value!r}" for key, value in self.plan.items() if begun.get(key) != value]
+        plan = {key: value for key, value in self.plan.items() if key != "ids_from" or key in begun}  # older plans lack it
+        differing = [f"{key} {begun.get(key)!r}, now {value!r}" for key, value in plan.items() if begun.get(key) != value]
         if differing:
             raise FormatError(
                 f"{self.folder} was begun with another plan ({'; '.join(differing)}); use another --out or delete {self.folder}"
@@ -164,7 +166,7 @@ class FeatureWriter:
         shape = feature_folder.Shape(rows, dimensions.pop(), np.dtype(self.plan["dtype"]))
         manifest = feature_folder.write_arrays(self.folder, blocks(), shape)
         write_json(self.folder / SKIPPED, skipped)
-        known = {key: self.plan[key] for key in ("space", "source")}
+        known = {key: self.plan[key] for key in ("space", "source", "ids_from") if key in self.plan}
         write_json(self.folder / MANIFEST, manifest | known | {"skipped": len(skipped), "plan": self.plan})
 
     def _cast(self, vectors: np.ndarray, shard: int) -> np.ndarray:

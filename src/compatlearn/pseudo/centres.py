@@ -140,6 +140,11 @@ def check_classes(labels: Array, rows: int, classes: int | None) -> tuple[Tensor
     """(n,) labels and the number of classes; every class must have a row and every label a class."""
     targets = check_labels(labels, rows)
     count = int(targets.max()) + 1 if classes is None else classes
+    if classes is None and count > rows:  # surely empty classes, perhaps more of them than memory could count
+        raise DataError(
+            f"labels reach {count - 1}, but there are only {rows} rows of {len(torch.unique(targets))} classes; "
+            "number the classes from 0, without gaps"
+        )
     if int(targets.max()) >= count:
         bad = (targets >= count).nonzero()[:, 0].tolist()
         raise DataError(f"{len(bad)} of {rows} labels are not in [0, {count}) (first rows: {first_few(bad)}); relabel them")

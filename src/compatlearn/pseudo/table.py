@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import Float
 
 from ..arrays import Array, as_tensor, check_vectors
-from ..errors import FormatError, unknown
+from ..errors import FormatError, IncompatibleError, first_few, unknown
 from ..files import read_tensors, write_tensors
 from .centres import mean_classifier, random_walk_classifier
 from .prototypes import perturbed_classifier
@@ -28,12 +28,45 @@ CLASSIFIERS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {  # name â
 
 @dataclass(frozen=True)
 class PseudoClassifier:
-    """A pseudo classifier and where it comes from: rows (c, d_old), the old space, the method and its options."""
+    """A pseudo classifier and where it comes from.
+
+    Attributes:
+        rows: (c, d_old).
+        method: its name in `CLASSIFIERS`; "" of anyone's file.
+        space: the old model; "" is unknown.
+        options: of the method.
+        classes: the c names of the classes, or None where they are numbers alone.
+    """
 
     rows: Float[Array, "c d"]
     method: str
     space: str
     options: dict[str, Any]
+    classes: tuple[str, ...] | None = None
+
+    def rows_for(self, classes: tuple[str, ...], name: str = "the pseudo classifier") -> Float[Array, "c d"]:
+        """The rows in the order of the data's classes: by name where these have names here, else as they are.
+
+        Args:
+            classes: the data's names of its classes.
+            name: what messages call this classifier.
+
+        Raises:
+            IncompatibleError: another number of classes, or other names.
+        """
+        if len(self.rows) != len(classes):
+            raise IncompatibleError(
+                f"{name} has {len(self.rows)} classes, the training data {len(classes)}; make it from features of this data"
+            )
+        if self.classes is None or self.classes == classes:
+            return self.rows
+        absent = sorted(set(classes) - set(self.classes))
+        if absent:
+            raise IncompatibleError(
+                f"{len(absent)} of {len(classes)} classes of the training data are not in {name} (first: {first_few(absent)}; "
+                f"it has {first_few(self.classes)}); make it from features of this data"
+            )
+        return as_tensor(self.rows)[[self.classes.index(one) for one in classes]]
 
 
 def build_classifier(
@@ -58,7 +91,7 @@ def save_classifier(classifier: PseudoClassifier, path: Path) -> None:
         "method": classifier.method,
         "space": classifier.space,
         "options": classifier.options,
-    }
+    } | ({} if classifier.classes is None else {"classes": list(classifier.classes)})
     write_tensors(path, {"classifier": as_tensor(classifier.rows)}, header)
 
 
@@ -75,5 +108,6 @@ def load_classifier(path: Path) -> PseudoClassifier:
         raise FormatError(f"{path} has no tensor 'classifier' or 'weight', only {', '.join(tensors) or 'none'}; rename it")
     check_vectors(rows, f"the pseudo classifier {path}")
     ours = header.get("format") == FORMAT
-    options = json.loads(header["options"]) if ours else {}
-    return PseudoClassifier(rows, header.get("method", ""), header.get("space", ""), options)
+    options, classes = (json.loads(header.get(key, "null") if ours else "null") for key in ("options", "classes"))
+    names = None if classes is None else tuple(classes)
+    return PseudoClassifier(rows, header.get("method", ""), header.get("space", ""), options or {}, names)
