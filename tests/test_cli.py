@@ -184,7 +184,7 @@ def shifted(tmp_path: Path, noise: float, name: str) -> Path:
     """200 features of 20 classes; the larger the noise, the worse the model."""
     labels = np.repeat(np.arange(20), 10)
     vectors = np.eye(20)[labels] + np.random.default_rng(0).normal(scale=noise, size=(200, 20))
-    Features(vectors.astype(np.float32), labels, space=name).save(tmp_path / name)
+    Features(vectors.astype(np.float32), labels, np.arange(200), space=name).save(tmp_path / name)
     return tmp_path / name
 
 
