@@ -1,7 +1,9 @@
 """The commands: what they call, what they print, and how they exit when all is well."""
 
+import inspect
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -304,3 +306,54 @@ def test_a_fault_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("compatlearn.cli.recipe.load_recipe", fault)
     with pytest.raises(ZeroDivisionError):
         run(["recipe"])
+
+
+# help, misspelt and missing flags
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("adapt --new-features n.npz --out a.safetensors", "adapt needs --old-features; see compatlearn adapt --help"),
+        ("adapt --old-feature o.npz --new-features n.npz", "unknown option --old-feature; did you mean --old-features?"),
+        ("adapt --old-features", 'Command "adapt" parameter --old-features requires an argument.'),
+        ("compare --recipe digits", "compare needs --out; see compatlearn compare --help"),
+    ],
+)
+def test_a_flag_that_is_missing_or_misspelt(capsys: pytest.CaptureFixture[str], command: str, message: str) -> None:
+    assert call(capsys, *command.split()) == (2, "", f"compatlearn: {message}\n")
+
+
+COMMANDS = ("demo", "adapt", "evaluate", "extract", "pseudo", "train", "compare", "sweep", "recipe")
+
+
+def test_every_command_has_its_line_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "--help")
+    assert code == 0
+    assert all(re.search(rf"^│ {name} +\S", out, re.M) for name in COMMANDS)
+    assert "--install-completion" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example_that_parses(command: str) -> None:
+    examples = re.findall(r"^ *(compatlearn .+(?:\\\n.+)*)$", inspect.cleandoc(app[command].default_command.__doc__), re.M)
+    assert examples, f"{command} has no example"
+    for example in examples:
+        words = shlex.split(example.replace("\\\n", " "))[1:]
+        assert words[0] == command
+        app.parse_args(words, exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_is_described(command: str) -> None:
+    for argument in app[command].assemble_argument_collection():
+        assert argument.parameter.help, f"{command} {argument.name} has no help"
+
+
+@pytest.mark.parametrize("command", ["adapt", "evaluate --json", "nope", "extract --nope"])
+def test_usage_errors_need_no_torch(command: str) -> None:
+    script = (
+        "import sys; from compatlearn.cli import run; print(run(sys.argv[1:]), 'torch' in sys.modules, 'numpy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *command.split()], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "2 False False\n"
