@@ -352,8 +352,8 @@ def test_every_flag_is_described(command: str) -> None:
 
 @pytest.mark.parametrize("command", ["adapt", "evaluate --json", "nope", "extract --nope"])
 def test_usage_errors_need_no_torch(command: str) -> None:
-    script = (
+    script = "import sys; from compatlearn.cli import run; print(run(sys.argv[1:]), {'torch', 'numpy'} & {*sys.modules})"
         "import sys; from compatlearn.cli import run; print(run(sys.argv[1:]), 'torch' in sys.modules, 'numpy' in sys.modules)"
-    )
+    assert done.stdout == "2 set()\n"
     done = subprocess.run([sys.executable, "-c", script, *command.split()], capture_output=True, text=True, timeout=60)
     assert done.stdout == "2 False False\n"
