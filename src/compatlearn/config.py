@@ -1,4 +1,4 @@
-"""Recipes: the only place where a default is written. TOML files and command-line flags fill these dataclasses."""
+"""Recipes and training settings with their defaults; TOML files and command-line flags fill these dataclasses."""
 
 import math
 import tomllib
@@ -18,29 +18,37 @@ class TrainConfig:
     """How one model is trained. The defaults are the paper's recipe."""
 
     epochs: int = 90
+    """Passes over the training images."""
     batch_size: int = 1024
-    """Images a step, over all processes."""
+    """Images per step, over all processes."""
     learning_rate: float = 0.1
+    """The largest rate of SGD."""
     momentum: float = 0.9
+    """Momentum of SGD."""
     weight_decay: float = 1e-4
+    """L2 penalty on all weights."""
     schedule: Literal["step", "one-cycle"] = "step"
-    """`step` divides the rate by 10 every `step_epochs`; `one-cycle` warms up to it and anneals to zero (and moves
-    the momentum between 0.95 and 0.85 against it, as torch does)."""
+    """`step` divides the rate by 10 every `step_epochs`; `one-cycle` warms up to the rate and anneals to zero (and moves
+    the momentum in the opposite direction between 0.95 and 0.85, as torch does)."""
     step_epochs: int = 30
+    """Epochs between two steps of the `step` schedule."""
     influence_weight: float = 1.0
     """λ of the training loss: CE(W f, y) + λ · compatible loss."""
     scale: float | None = None
-    """None: raw inner products in the influence loss; a number: scale · cos, for unit-norm spaces."""
+    """Scale of the cosines in the influence loss, for unit-norm spaces; without it, raw inner products."""
     dimension: int | None = None
-    """Feature dimension; None is the backbone's own, a number adds a linear layer to it. In a comparison: the new model's."""
+    """Dimension of the features: adds a linear layer to the backbone, whose own it is otherwise. In a comparison: of the new
+    model."""
     resize: int = 256
-    """The shorter side of an image is scaled to this, the middle square kept (and cached where memory allows)."""
+    """The shorter side of an image is scaled to this and the centre square kept (and cached where memory allows)."""
     image_size: int = 224
-    """Side of the crop that the model sees: random while training, the middle otherwise."""
+    """Side of the crop that the model sees: random in training, central otherwise."""
     padding: int = 0
     """Pixels of border added before the random crop."""
     flip: bool = True
+    """Flip half of the training images from left to right."""
     precision: Literal["no", "bf16", "fp16"] = "no"
+    """Number type of autocast; `no` is float32 throughout."""
     workers: int = 8
     """Processes that decode images when they do not fit in memory."""
     tolerance: float = 0.001
@@ -48,6 +56,7 @@ class TrainConfig:
     tracker: str | None = None
     """An accelerate tracker: tensorboard, wandb, mlflow, …"""
     seed: int = 0
+    """Of the weights, the order of the images and their crops."""
 
 
 @dataclass(frozen=True)
@@ -57,35 +66,41 @@ class Recipe:
     data: str | None = None
     """`digits`, a folder, Parquet files or a hub name; usually given as --data."""
     classes: int | None = None
-    """Keep only the first so many classes."""
+    """Keep only this many classes, the first ones."""
     old_backbone: str = "resnet18"
+    """Network of the old model: small_resnet32 (any width), a timm or torchvision name, or module:function."""
     new_backbone: str = "resnet50"
+    """Network of the new models."""
     old_fraction: float = 0.3
     """Share of each class that the old model is trained on."""
     new_fraction: float | None = None
-    """Share of each class that the new model is trained on, the old model's images last; None is all but those."""
+    """Share of each class that the new model is trained on, taking the old model's images last; by default all but those."""
     old_classes: int | None = None
-    """The old model knows only the first so many classes."""
+    """The old model knows only this many classes, the first ones."""
     test_classes: int | None = None
-    """The last so many classes are searched for and not trained on, the others trained on and not searched for."""
+    """This many classes, the last ones, are only searched for; the others are only trained on."""
     clusters: int | None = None
-    """The new training images have no labels: they are told so many k-means clusters of their old features instead."""
+    """The new training images have no labels; this many k-means clusters of their old features stand in."""
     unit_length: bool = False
     """The old features are stored at unit length, as most vendors' are."""
     methods: str = "paper"
     """Methods or families of them, separated by commas; `all` is every one."""
     seeds: int = 1
+    """Training runs per method, with seeds 0, 1, …"""
     temperature: float = 0.05
+    """T of the random walk."""
     damping: float = 0.9
+    """λ of the random walk."""
     steps: int | None = None
-    """Steps of the random walk; None is its limit."""
+    """Steps of the random walk; by default its limit."""
     label_noise: float = 0.0
-    """Share of the new training labels replaced by another class, chosen at random."""
+    """Share of the new training labels that are replaced by another class, chosen at random."""
     metric: Metric = "euclidean"
-    """What ranks; cosine for unit-norm spaces, together with `scale`."""
+    """What the gallery is ranked by; cosine for unit-norm spaces, together with `scale`."""
     jobs: int = 1
-    """Models trained at a time, each by a process with its share of the cores; for small models on a CPU."""
+    """Models trained at a time, each in a process with its share of the cores; for small models on a CPU."""
     training: TrainConfig = field(default_factory=TrainConfig)
+    """How each model is trained."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -93,15 +108,19 @@ class Recipe:
 
 
 def load_recipe(path: Path | str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe of a TOML file, with some keys replaced.
+    """The recipe in a TOML file, with some keys replaced.
 
     Args:
         path: TOML with the keys of `Recipe` and a table `[training]` with those of `TrainConfig`, or the name of a bundled
             recipe; None for the defaults.
-        overrides: key → value for any key of either; text is read as its field wants it. `-` and `_` are the same.
+        overrides: key → value for any key of either; text is parsed as the field requires. `-` and `_` are the same.
+
+    Returns:
+        The recipe, checked.
 
     Raises:
-        ConfigError: no such file, not TOML, an unknown key (the message names the nearest), a value of the wrong kind.
+        ConfigError: there is no such file, it is not TOML, a key is unknown (the message names the nearest), or a value is of
+            the wrong kind or out of range.
     """
     table = {} if path is None else _read_toml(Path(path))
     own, nested = _names(Recipe) - {"training"}, _names(TrainConfig)
@@ -133,7 +152,17 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def bundled_recipe(name: str) -> Path:
-    """A recipe that comes with the package: digits, tiny-imagenet, imagenet or places365."""
+    """A recipe that comes with the package.
+
+    Args:
+        name: digits, tiny-imagenet, imagenet or places365.
+
+    Returns:
+        Its TOML file.
+
+    Raises:
+        ConfigError: there is no such recipe.
+    """
     here = Path(__file__).parent
     folders = (here / "recipes", here.parents[1] / "recipes")  # installed, or a source checkout
     found = {path.stem: path for folder in folders for path in folder.glob("*.toml")}
@@ -143,7 +172,17 @@ def bundled_recipe(name: str) -> Path:
 
 
 def check_recipe(recipe: Recipe) -> Recipe:
-    """The same recipe, or a ConfigError that names the first value out of range."""
+    """Check every value of a recipe.
+
+    Args:
+        recipe: what to check, its training settings included.
+
+    Returns:
+        The same recipe.
+
+    Raises:
+        ConfigError: a value is out of range; the message names the first.
+    """
     _check_ranges(recipe)
     if recipe.damping == 1 and recipe.steps is None:
         raise ConfigError("damping must be in [0, 1), or 1 with a number of steps; got 1.0")
@@ -152,7 +191,17 @@ def check_recipe(recipe: Recipe) -> Recipe:
 
 
 def check(config: TrainConfig) -> TrainConfig:
-    """The same config, or a ConfigError that names the first value out of range."""
+    """Check every value of training settings.
+
+    Args:
+        config: what to check.
+
+    Returns:
+        The same settings.
+
+    Raises:
+        ConfigError: a value is out of range; the message names the first.
+    """
     _check_ranges(config)
     if config.image_size > config.resize + 2 * config.padding:
         raise ConfigError(

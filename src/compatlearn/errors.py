@@ -1,4 +1,4 @@
-"""Every error a user can mend.
+"""Every error that a user can fix.
 
 CompatlearnError
 ├── DataError           images, features or labels that cannot be used as they are
@@ -39,13 +39,30 @@ class TrainingError(CompatlearnError, RuntimeError):
 
 
 def first_few(items: Iterable[object], limit: int = 3) -> str:
-    """`7, 19, 44, …`: the beginning of a list, for a message."""
+    """`7, 19, 44, …`: the beginning of a list, for a message.
+
+    Args:
+        items: of any kind.
+        limit: how many are shown.
+
+    Returns:
+        One line of text.
+    """
     shown = [str(item) for item in items]
     return ", ".join(shown[:limit]) + (", …" if len(shown) > limit else "")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
-    """The error for a name that is not in a table; it names the nearest one, or all of them."""
+    """The error for a name that is not in a table; its message gives the nearest name, or all of them.
+
+    Args:
+        kind: what the name stands for, such as "method".
+        name: what was asked for.
+        known: the names there are.
+
+    Returns:
+        An error to raise.
+    """
     names = sorted(known)
     near = get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"

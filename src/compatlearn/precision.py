@@ -1,4 +1,4 @@
-"""How far a matrix product may be from the truth, and the switches that keep it from going further."""
+"""The precision of matrix products, and the switches that keep it from being lowered."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,14 @@ import torch
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """No TF32, autocast or sums in bfloat16 in here, whatever the caller has set: products are what their type says."""
+    """A context without TF32, autocast or sums in bfloat16, whatever the caller has set: products have their type's precision.
+
+    Args:
+        device: whose autocast is switched off.
+
+    Yields:
+        Nothing; the caller's settings return afterwards.
+    """
     cuda: Any = torch.backends.cuda.matmul
     switches: list[tuple[Any, str, Any]] = [(cuda, "allow_bf16_reduced_precision_reduction", False)]
     newer = hasattr(cuda, "fp32_precision")  # since torch 2.9
@@ -33,9 +40,15 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """The processor calculates in bfloat16 itself; elsewhere torch emulates that, much slower than float32.
+    """Whether the processor computes in bfloat16 itself; elsewhere torch emulates it, much more slowly than float32.
 
-    Where nobody tells (neither NVIDIA nor x86), accelerate decides, and a CPU is taken for one without.
+    A CPU that does not say (any but x86) counts as one without; for devices other than CUDA and CPU, accelerate decides.
+
+    Args:
+        device: the processor.
+
+    Returns:
+        True for NVIDIA GPUs from compute capability 8.0 on, x86 CPUs with AVX-512 BF16 or AMX, and all other devices.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -46,11 +59,18 @@ def has_bfloat16(device: torch.device) -> bool:
 
 @cache
 def fast_in_bfloat16(device: torch.device) -> bool:
-    """Products of bfloat16 rows are faster than of float32 rows there, and are summed in float32."""
+    """Whether products of bfloat16 rows are faster than those of float32 rows, and are summed in float32.
+
+    Args:
+        device: the processor.
+
+    Returns:
+        False wherever that is not known.
+    """
     return device.type in ("cuda", "cpu") and has_bfloat16(device) and _sums_in_float32(device)
 
 
 def _sums_in_float32(device: torch.device) -> bool:
-    """1 + 1 + …: a sum in bfloat16, whose steps are 2 wide from 256 on, stays there."""
+    """1 + 1 + …: a sum in bfloat16 gets stuck at 256, from where its steps are 2 wide."""
     ones = torch.ones(32, 1 << 16, dtype=torch.bfloat16, device=device)
     return bool((ones @ ones.T == 1 << 16).all())

@@ -11,7 +11,11 @@ said: set[str] = set()  # lines that are not repeated
 
 
 def say_once(line: str) -> None:
-    """Tell people something on stderr, once however often it comes up."""
+    """Print a line on stderr, but only once in a process.
+
+    Args:
+        line: what to say.
+    """
     if line not in said:
         said.add(line)
         print(line, file=sys.stderr)
@@ -21,7 +25,18 @@ QUIET, PAUSE = 5.0, 10.0  # seconds before the first line about a share of work,
 
 
 def track(epochs: range, title: str, total: int, images: int, shown: bool = True) -> Iterator[int]:
-    """The epochs, with a report of each on stderr: `images` a second, time left."""
+    """The epochs, each reported on stderr with its rate and the time left.
+
+    Args:
+        epochs: those to run; its start is where a run is resumed.
+        title: of the run.
+        total: number of epochs, including those already done.
+        images: per epoch.
+        shown: False reports nothing.
+
+    Yields:
+        Each epoch.
+    """
     if not shown:
         yield from epochs
         return

@@ -1,4 +1,4 @@
-"""A list of independent tasks on a Ray cluster. Ray Data hands them out, and again where a process or a node dies."""
+"""Independent tasks on a Ray cluster: Ray Data hands them out, and hands them out again where a process or node dies."""
 
 import logging
 import os
@@ -27,10 +27,16 @@ get, put = ray.get, ray.put  # memory that workers share
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """A connection to the cluster at `address`, host:port or auto; if None, to one on this machine, started for it.
+    """A connection to a cluster.
+
+    Args:
+        address: host:port or auto; None starts a cluster on this machine for as long as the connection lasts.
+
+    Yields:
+        Nothing.
 
     Raises:
-        ConfigError: there is no cluster.
+        ConfigError: there is no cluster at the address.
     """
     local: dict[str, Any] = {} if address else {"include_dashboard": False}
     with redirect_stdout(sys.stderr):  # Ray reports dead workers there
@@ -40,7 +46,7 @@ def connected(address: str | None) -> Iterator[None]:
                 socket.create_connection((host, int(port)), timeout=10).close()
             stop = signal.getsignal(signal.SIGTERM)
             ray.init(address or "local", log_to_driver=False, logging_level=logging.CRITICAL, **local)
-            signal.signal(signal.SIGTERM, stop)  # Ray's own would end the command with exit code 15
+            signal.signal(signal.SIGTERM, stop)  # Ray's own handler would end the command with exit code 15
         except (OSError, ValueError) as error:
             place = address or "this machine"
             raise ConfigError(f"no Ray cluster at {place} ({error}); start one with `ray start --head`") from error
@@ -53,7 +59,14 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 def capacity(*, gpu: bool = True) -> tuple[int, dict[str, int]]:
-    """How many workers the cluster has room for, and what each needs: a GPU if it has any and `gpu`, otherwise a core."""
+    """How many workers the cluster has room for, and what each of them needs.
+
+    Args:
+        gpu: whether workers use GPUs, if there are any.
+
+    Returns:
+        The number of workers, and the resources of each: one GPU or one core.
+    """
     total = ray.cluster_resources()
     gpus, cores = int(total.get("GPU", 0)), int(total.get("CPU", 0))
     return (gpus, {"num_gpus": 1}) if gpu and gpus else (max(1, cores), {"num_cpus": 1})
@@ -62,15 +75,22 @@ def capacity(*, gpu: bool = True) -> tuple[int, dict[str, int]]:
 def each(
     work: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], what: str, *, gpu: bool = True, stay: bool = False
 ) -> Iterator[Any]:
-    """What `work` returns for each task, in any order; tells on stderr how far it is.
+    """Call `work` on every task, and report progress on stderr.
 
     Args:
-        what: the tasks are called.
-        gpu: on GPUs, if there are any.
-        stay: processes are kept from the first task to the last, so that what `work` caches is made once in each.
+        work: called with the arguments of a task.
+        tasks: the arguments of each.
+        what: name of the tasks in the report, in the plural.
+        gpu: whether workers use GPUs, if there are any.
+        stay: whether processes stay from the first task to the last, so that each builds what `work` caches only once.
+
+    Yields:
+        What `work` returns, in any order.
 
     Raises:
-        CompatlearnError, OSError, MemoryError: raised by `work`.
+        CompatlearnError: raised by `work`.
+        OSError: raised by `work`.
+        MemoryError: raised by `work`.
         DataError: Ray has given up.
     """
     if not tasks:
@@ -96,7 +116,7 @@ def each(
 
 
 def _run(row: dict[str, Any], work: Callable[..., Any], folder: Path, modules: list[str]) -> dict[str, Any]:
-    """One task, in a worker. An error comes back like a result: Ray would wrap it in pages of its own."""
+    """One task, in a worker. An error is returned like a result: Ray would wrap it in pages of its own."""
     try:
         os.chdir(folder)  # names mean what they mean to the command
         sys.path += [entry for entry in modules if entry not in sys.path]
@@ -107,7 +127,7 @@ def _run(row: dict[str, Any], work: Callable[..., Any], folder: Path, modules: l
 
 
 class _Worker:
-    """`_run` as Ray Data wants it for a process that stays."""
+    """`_run` in the form that Ray Data needs for a process that stays."""
 
     def __call__(self, row: dict[str, Any], **known: Any) -> dict[str, Any]:
         return _run(row, **known)

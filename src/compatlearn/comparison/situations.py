@@ -1,4 +1,4 @@
-"""Who sees what: the images of a comparison's two models, the classes they know, and labels for images that have none."""
+"""Who sees what: the images of the two models, the classes they know, and labels that are missing or wrong."""
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -13,12 +13,20 @@ from ..features.features import Features
 
 
 def open_split(recipe: Recipe, split: str) -> Images:
-    """The images of the recipe's data: `train` of the classes that are trained on, `val` of those that are searched for.
+    """The images of a split: `train` has the classes that are trained on, `val` those that are searched for.
 
-    Both are all classes, unless the last `test_classes` are kept for the search alone.
+    Both have all classes, unless the last `test_classes` are reserved for the search.
+
+    Args:
+        recipe: names the data and says how its classes are divided.
+        split: `train` or `val`.
+
+    Returns:
+        The images, with labels from 0.
 
     Raises:
-        ConfigError: no data is named, fewer classes are there than the recipe divides.
+        ConfigError: the recipe names no data, or there are fewer classes than it divides.
+        DataError: the data cannot be read.
     """
     if recipe.data is None:
         raise ConfigError("no data: the recipe names none, so pass --data (digits, a folder, Parquet files or a hub name)")
@@ -36,11 +44,19 @@ def open_split(recipe: Recipe, split: str) -> Images:
 def training_rows(
     recipe: Recipe, labels: Int64[np.ndarray, " n"], seed: int
 ) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " m"]]:
-    """Rows of the training split for the old and for the new model, both ascending.
+    """Rows of the training split for the old and for the new model.
 
-    The old model has `old_fraction` of each of the first `old_classes`. The new one has `new_fraction` of each class: the
-    rest, where it is not given; rows that the old model did not have come first, so that 1 is the only share in which all
-    of the old rows are there, and a share up to 1 − old_fraction holds none of them.
+    The old model gets `old_fraction` of each of the first `old_classes`. The new one gets `new_fraction` of each class, by
+    default all rows that the old model does not have. Those rows come first: a share up to 1 − old_fraction contains none of
+    the old model's rows, and only a share of 1 contains all of them.
+
+    Args:
+        recipe: with these shares.
+        labels: (n,) classes of the training split.
+        seed: of the split.
+
+    Returns:
+        (k,) and (m,) row numbers, both ascending.
     """
     old, rest = split_rows(labels, recipe.old_fraction, seed)
     new = rest if recipe.new_fraction is None else _share(labels, rest, recipe.new_fraction, seed)
@@ -48,7 +64,7 @@ def training_rows(
 
 
 def _share(labels: Int64[np.ndarray, " n"], rest: Int64[np.ndarray, " r"], fraction: float, seed: int) -> np.ndarray:
-    """`fraction` of the rows of each class, at least one, drawn from `rest` as long as that has any."""
+    """`fraction` of the rows of each class, at least one, drawn from `rest` until that is used up."""
     generator = np.random.default_rng([seed, 2])
     unseen, drawn = np.isin(np.arange(len(labels)), rest), []
     for label in np.unique(labels):
@@ -59,7 +75,14 @@ def _share(labels: Int64[np.ndarray, " n"], rest: Int64[np.ndarray, " r"], fract
 
 
 def stored(old: Features, recipe: Recipe) -> Features:
-    """The old model's features as its index holds them: at unit length, if the recipe says so.
+    """The old model's features as its index stores them: at unit length, if the recipe says so.
+
+    Args:
+        old: features as the model gave them.
+        recipe: its `unit_length` decides.
+
+    Returns:
+        The features.
 
     Raises:
         DataError: a zero vector, which has no direction.
@@ -71,7 +94,19 @@ def stored(old: Features, recipe: Recipe) -> Features:
 
 
 def told_labels(old: Features, recipe: Recipe, seed: int) -> Features:
-    """The old features of the new training images with the labels that the new models are told: their classes, or clusters."""
+    """The old features of the new training images, with the labels that the new models get: their classes, or clusters.
+
+    Args:
+        old: features with the true classes.
+        recipe: its `clusters` decides.
+        seed: of the clusters.
+
+    Returns:
+        The features.
+
+    Raises:
+        DataError: there are fewer rows than clusters.
+    """
     if recipe.clusters is None:
         return old
     return Features(old.vectors, cluster_labels(old.vectors, recipe.clusters, seed), old.ids, old.space)
@@ -82,14 +117,14 @@ def cluster_labels(vectors: Float[np.ndarray, "n d"], clusters: int, seed: int) 
 
     Args:
         vectors: (n, d) old features.
-        clusters: how many to look for, at most n.
+        clusters: how many to find, at most n.
         seed: of the first centres and of the batches.
 
     Returns:
-        (n,) labels in [0, c), every one of them taken; c is `clusters`, or less where rows are identical.
+        (n,) labels in [0, c), each of which occurs; c is `clusters`, or less where rows are identical.
 
     Raises:
-        DataError: fewer rows than clusters.
+        DataError: there are fewer rows than clusters.
     """
     from sklearn.cluster import MiniBatchKMeans
 
@@ -101,13 +136,29 @@ def cluster_labels(vectors: Float[np.ndarray, "n d"], clusters: int, seed: int) 
 
 
 def check_noise(share: float) -> None:
-    """Raise ConfigError unless the share of wrong labels is in [0, 1]."""
+    """Check a share of wrong labels.
+
+    Args:
+        share: of all labels.
+
+    Raises:
+        ConfigError: it is not in [0, 1].
+    """
     if not 0 <= share <= 1:
         raise ConfigError(f"label_noise must be in [0, 1]; got {share}")
 
 
 def noisy_labels(labels: Int64[np.ndarray, " n"], share: float, classes: int, seed: int) -> Int64[np.ndarray, " n"]:
-    """The labels with a share of them replaced by another class, uniformly, seeded; share 0 changes nothing.
+    """Labels of which a share is replaced by other classes, uniformly.
+
+    Args:
+        labels: (n,) true classes in [0, classes).
+        share: in [0, 1] of the labels; 0 changes nothing.
+        classes: number of classes.
+        seed: of the draws.
+
+    Returns:
+        (n,) labels.
 
     Raises:
         ConfigError: the share is not in [0, 1], or there is no other class.

@@ -1,4 +1,4 @@
-"""Ask the Hugging Face hub, or its cache where the hub cannot be reached: its client would retry for half a minute."""
+"""The Hugging Face hub, or its cache where it cannot be reached: the hub's client would retry for half a minute."""
 
 import socket
 import sys
@@ -15,10 +15,17 @@ SECONDS = 5  # to wait for a connection
 
 @contextmanager
 def asking_hub(fact: str, remedy: str) -> Iterator[None]:
-    """Turn whatever the hub's client raises in here into one line: `fact` (reason); `remedy`.
+    """A context that turns whatever the hub's client raises into one line: `fact` (reason); `remedy`.
+
+    Args:
+        fact: what failed.
+        remedy: what to do instead.
+
+    Yields:
+        Nothing.
 
     Raises:
-        DataError: the hub does not have it, does not give it, or cannot be reached.
+        DataError: the hub does not have it, does not provide it, or cannot be reached.
     """
     import huggingface_hub.constants
 
@@ -40,7 +47,14 @@ def asking_hub(fact: str, remedy: str) -> Iterator[None]:
 
 
 def reachable(address: str) -> bool:
-    """Whether a connection can be opened; believed without trying where there is a proxy."""
+    """Whether a connection can be opened; assumed without a try where there is a proxy.
+
+    Args:
+        address: a URL.
+
+    Returns:
+        True if it can.
+    """
     parts = urlsplit(address)
     if parts.scheme in getproxies() or "all" in getproxies():
         return True

@@ -1,4 +1,4 @@
-"""A model as extraction sees it: pictures in, vectors out. One of ours, one by name, or anyone's function."""
+"""A model as extraction sees it, pictures in and vectors out: one of ours, one by name, or anyone's function."""
 
 import pickle
 import warnings
@@ -28,8 +28,10 @@ def _as_it_is(picture: Image.Image) -> Image.Image:
 class Encoder:
     """A model as extraction sees it: pictures in, vectors out, and the name of the space they live in.
 
-    prepare: what is done to one picture, in the threads that decode; forward: what was prepared → (b, d) vectors, which
-    may still be on their way from a GPU.
+    Attributes:
+        forward: prepared pictures → (b, d) vectors, which may still be on their way from a GPU.
+        space: name of the space.
+        prepare: what is done to a single picture, in the threads that decode.
     """
 
     forward: Callable[[list[Any]], Float[Array, "b d"]]
@@ -37,7 +39,14 @@ class Encoder:
     prepare: Callable[[Image.Image], Any] = _as_it_is
 
     def encode(self, pictures: list[Image.Image]) -> Float[np.ndarray, "b d"]:
-        """Both, one after the other."""
+        """Prepare and embed.
+
+        Args:
+            pictures: b of them, RGB.
+
+        Returns:
+            (b, d) vectors.
+        """
         return as_tensor(self.forward([self.prepare(picture) for picture in pictures])).cpu().numpy()
 
 
@@ -46,12 +55,17 @@ def load_encoder(model: str, *, weights: Path | None = None, device: str | None 
 
     Args:
         model: a file or folder that `compatlearn train` wrote; `module:function`, a black box that is called with a list of
-            RGB pictures and returns (b, d) vectors; a timm or torchvision name, with a hub's weights or `weights`.
+            RGB pictures and returns (b, d) vectors; or a timm or torchvision name, with the hub's weights or `weights`.
         weights: a .safetensors file, or a .pt or .pth state dict, for a name.
-        device: torch's name of it; by default a GPU if there is one.
+        device: torch's name for it; by default a GPU if there is one.
+
+    Returns:
+        The encoder; its space is the name and a hash of the weights, or the name of the black box.
 
     Raises:
-        ConfigError, DataError, FormatError: there is no such model, or its weights do not fit.
+        ConfigError: there is no such network, function or device, or the weights do not fit.
+        DataError: there is no such file, the run is not finished, or the hub does not provide the weights.
+        FormatError: a file of weights is damaged or holds more than tensors.
     """
     target = _device(device)
     file, black_box = _run_file(Path(model)), ":" in model and not model.startswith("hf-hub:")
@@ -74,7 +88,15 @@ def load_encoder(model: str, *, weights: Path | None = None, device: str | None 
 
 
 def module_encoder(embedder: Embedder, space: str) -> Encoder:
-    """An encoder of a torch module with its preprocessing: scale, crop, normalise, forward."""
+    """An encoder made of a torch module with its preprocessing: scale, crop, normalise, forward.
+
+    Args:
+        embedder: the module; it is put into evaluation mode.
+        space: name of its space.
+
+    Returns:
+        The encoder, on the device of the module.
+    """
     embedder.eval().to(memory_format=torch.channels_last)
     spec, device = embedder.spec, embedder.mean.device
 
@@ -131,10 +153,10 @@ def _black_box(name: str) -> Encoder:
 
 
 def _preprocessing(name: str, network: nn.Module) -> ModelSpec:
-    """Image size, scale and normalisation that a network was trained with: timm's record or torchvision's.
+    """The image size, scale and normalisation that a network was trained with, as timm or torchvision record them.
 
     Raises:
-        ConfigError: there is none, or it cannot be honoured here.
+        ConfigError: there is no record, or it cannot be honoured here.
     """
     from timm.data.config import resolve_model_data_config
     from torchvision import models
@@ -160,7 +182,7 @@ def _preprocessing(name: str, network: nn.Module) -> ModelSpec:
 
 
 def _load_weights(network: nn.Module, path: Path) -> None:
-    """A state dict into a network without its classifier; what is left over may only be the classifier."""
+    """Load a state dict into a network without its classifier; nothing but the classifier may be left over."""
     state, own = _read_state(path), network.state_dict()
     missing = [name for name in own if not isinstance(state.get(name), torch.Tensor)]
     if missing:
@@ -182,7 +204,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise DataError(f"there are no weights {path}; check --weights")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of a foreign pickle before it refuses it
+            warnings.simplefilter("ignore")  # torch warns about a foreign pickle before it refuses it
             safe = path.suffix == ".safetensors"
             state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -25,7 +25,18 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything needed to build a model again; saved as the header of its weights."""
+    """Everything needed to rebuild a model; saved as the header of its weights.
+
+    Attributes:
+        backbone: name for `build_backbone`.
+        image_size: side of the crop, in pixels.
+        resize: the shorter side before the crop, in pixels.
+        dimension: of the linear layer behind the backbone; None for no such layer.
+        mean: of red, green and blue, in [0, 1].
+        std: standard deviations of the same.
+        interpolation: of the scaling.
+        squash: scale both sides to `resize` instead of keeping the proportions.
+    """
 
     backbone: str
     image_size: int
@@ -38,10 +49,17 @@ class ModelSpec:
 
 
 class Embedder(nn.Module):
-    """Backbone, and a linear layer where another dimension is asked for: (b, 3, s, s) pixels in [0, 255] → (b, d).
+    """A backbone, plus a linear layer where another dimension is wanted: (b, 3, s, s) pixels in [0, 255] → (b, d).
 
-    `dimension` is d. Pixels may be uint8 or floats; they are scaled and normalised here, so that weights and
-    preprocessing cannot be parted.
+    `dimension` is d. Pixels may be uint8 or floats; they are scaled and normalised here, so that weights and preprocessing
+    stay together.
+
+    Args:
+        spec: how to build it.
+        backbone: the network; None builds the one that `spec` names.
+
+    Raises:
+        ConfigError: the backbone is unknown, or does not give (batch, dimension) features.
     """
 
     mean: Tensor
@@ -63,7 +81,7 @@ class Embedder(nn.Module):
 
 
 class Learner(nn.Module):
-    """Embedder and new classifier in one forward pass: pixels → (b, d) features, (b, c) logits in float32."""
+    """Embedder and new classifier in one forward pass: pixels → (b, d) features and (b, c) logits in float32."""
 
     def __init__(self, embedder: Embedder, classes: int) -> None:
         super().__init__()
@@ -78,7 +96,7 @@ class Learner(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 × 3 convolutions and a shortcut (He et al., 2016)."""
+    """Two 3 × 3 convolutions and a shortcut (He et al., CVPR 2016)."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
@@ -96,7 +114,14 @@ class ResidualBlock(nn.Module):
 
 
 def small_resnet(width: int) -> nn.Module:
-    """Residual net for images of 16 to 64 pixels: stride-2 stem, three stages of one block; (b, 3, s, s) → (b, 4 · width)."""
+    """Residual network for images of 16 to 64 pixels: a stem of stride 2 and three stages of one block.
+
+    Args:
+        width: channels of the first stage; the last has four times as many.
+
+    Returns:
+        A module (b, 3, s, s) → (b, 4 · width).
+    """
     return nn.Sequential(
         nn.Conv2d(3, width, 3, 2, padding=1, bias=False),
         nn.BatchNorm2d(width),
@@ -110,14 +135,18 @@ def small_resnet(width: int) -> nn.Module:
 
 
 def build_backbone(name: str, *, pretrained: bool = False) -> nn.Module:
-    """The features of a network, its classifier removed, with new weights (or a hub's, `pretrained`).
+    """A network without its classifier.
 
     Args:
         name: `small_resnet32` (any width), a timm name, a torchvision name, or `module:function` that returns a module.
+        pretrained: weights from the hub instead of new ones.
+
+    Returns:
+        A module (b, 3, s, s) → (b, d).
 
     Raises:
-        ConfigError: no such network, a function that does not return a module, or no weights of its own.
-        DataError: the hub does not give the weights.
+        ConfigError: there is no such network, the function does not return a module, or the network has no weights of its own.
+        DataError: the hub does not provide the weights.
     """
     if ":" in name and not name.startswith("hf-hub:"):
         function = load_function(name)
@@ -179,7 +208,18 @@ def _without_classifier(name: str, network: nn.Module) -> nn.Module:
 
 
 def feature_dimension(backbone: nn.Module, image_size: int) -> int:
-    """d of the (b, d) features that a backbone gives, from one forward pass in evaluation mode."""
+    """The dimension of the features that a backbone gives, from one forward pass in evaluation mode.
+
+    Args:
+        backbone: (b, 3, s, s) → (b, d).
+        image_size: s.
+
+    Returns:
+        d.
+
+    Raises:
+        ConfigError: it gives something else.
+    """
     training = backbone.training
     backbone.eval()
     with torch.no_grad():
@@ -192,15 +232,19 @@ def feature_dimension(backbone: nn.Module, image_size: int) -> int:
 
 
 def memory_format(backbone: nn.Module, image_size: int) -> torch.memory_format:
-    """The layout of images and weights to train a backbone in: channels last, the faster one, unless oneDNN is wrong in it.
+    """The memory layout to train a backbone in: channels last, which is faster, unless oneDNN computes wrongly in it.
 
-    The float32 weight gradient of a strided 1 × 1 convolution with fewer than 8 input channels is wrong in channels-last
-    memory, and writes beyond its own (oneDNN issue 6035, on processors with AVX2 and without AVX-512). Every convolution
-    that one forward pass runs is looked at, whoever wrote the network, and on every processor: a run that moves to
-    another machine keeps its layout.
+    In channels-last memory, the float32 weight gradient of a strided 1 × 1 convolution with fewer than 8 input channels is
+    wrong and writes out of bounds (oneDNN issue 6035, on processors with AVX2 and without AVX-512). Every convolution that one
+    forward pass runs is examined, whoever wrote the network, and on every processor: a run that moves to another machine keeps
+    its layout.
 
     Args:
-        image_size: s of the (b, 3, s, s) pixels.
+        backbone: (b, 3, s, s) → (b, d).
+        image_size: s.
+
+    Returns:
+        The layout for images and weights.
     """
     with _Convolutions() as watch:  # type: ignore[no-untyped-call]
         feature_dimension(backbone, image_size)
@@ -208,7 +252,7 @@ def memory_format(backbone: nn.Module, image_size: int) -> torch.memory_format:
 
 
 class _Convolutions(TorchDispatchMode):
-    """Whether a strided 1 × 1 convolution with fewer than 8 input channels, not in groups, has run."""
+    """Records whether a strided 1 × 1 convolution with fewer than 8 input channels, ungrouped, has run."""
 
     affected = False
 
@@ -220,7 +264,17 @@ class _Convolutions(TorchDispatchMode):
 
 
 def load_function(name: str) -> Callable[..., Any]:
-    """`package.module:function`, imported; the current folder is searched too, as `python -m` does."""
+    """Import a function by name; the current folder is searched too, as with `python -m`.
+
+    Args:
+        name: `package.module:function`.
+
+    Returns:
+        The function.
+
+    Raises:
+        ConfigError: it cannot be imported, or is not callable.
+    """
     module_name, _, attribute = name.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -234,7 +288,7 @@ def load_function(name: str) -> Callable[..., Any]:
 
 
 def weights_hash(module: nn.Module) -> str:
-    """Eight hex digits of the weights: two models with the same name and hash give the same space."""
+    """Eight hex digits of the weights: two models of the same name and hash have the same space."""
     digest = hashlib.blake2b(digest_size=4)
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())

@@ -1,7 +1,7 @@
-"""Compatible losses: each a pure function, and a module that holds its state. One file a family.
+"""Compatible losses: each a pure function, and a module that holds its state. One file per family.
 
 Every module is called as `loss(features, labels, rows)`: (b, d_new) features, (b,) labels, (b,) rows of the training set.
-The class term CE(W f, y) is the training loop's own and not part of these.
+The class term CE(W f, y) belongs to the training loop and is not part of these.
 """
 
 from .batch import gather, old_dimensions

@@ -1,4 +1,4 @@
-"""What losses that look across the batch share: the batch of all processes, and float32 whatever autocast says."""
+"""For losses that compare rows across the batch: the batch of all processes, and float32 even under autocast."""
 
 from typing import Any
 
@@ -11,7 +11,15 @@ from ..errors import IncompatibleError
 
 
 def check_dimension(dimension: int, d_old: int) -> None:
-    """Raise IncompatibleError if a new model of `dimension` dimensions has fewer than the old features, `d_old`."""
+    """Check that the new model has room for the old space.
+
+    Args:
+        dimension: of the new model's features.
+        d_old: of the old features.
+
+    Raises:
+        IncompatibleError: `dimension` is below `d_old`.
+    """
     if dimension < d_old:
         raise IncompatibleError(
             f"the old features have {d_old} dimensions, the new model gives {dimension}; "
@@ -20,29 +28,60 @@ def check_dimension(dimension: int, d_old: int) -> None:
 
 
 def old_dimensions(features: Float[Tensor, "b d_new"], d_old: int) -> Float[Tensor, "b d_old"]:
-    """The dimensions that are compared with old features, in float32 at least."""
+    """The dimensions that are compared with old features, in float32 at least.
+
+    Args:
+        features: (b, d_new) of the new model, d_new ≥ d_old.
+        d_old: dimension of the old features.
+
+    Returns:
+        (b, d_old) first dimensions, float32, or float64 where the features have it.
+
+    Raises:
+        IncompatibleError: the features have fewer dimensions.
+    """
     check_dimension(features.shape[1], d_old)
     compared = features[:, :d_old]
     return compared.float() if compared.element_size() < 4 else compared
 
 
 def exact(values: Tensor) -> torch.autocast:
-    """A context without autocast: its matrix products would be bfloat16, too coarse for exponents of cosines."""
+    """A context without autocast, whose bfloat16 products are too coarse to exponentiate cosines."""
     return torch.autocast(values.device.type, enabled=False)
 
 
 def whole_batch(
     features: Float[Tensor, "b d_new"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"], d_old: int
 ) -> tuple[Float[Tensor, "w d_old"], Int[Tensor, " w"], Int[Tensor, " w"]]:
-    """The batch of all processes, in their order: features cut to d_old, labels, rows.
+    """The batch of all processes, in the order of the processes.
 
-    Every process then computes the loss of one process, on the same numbers; the mean of their gradients is its gradient.
+    Every process then computes the same loss on the same numbers as a single process would; the mean of their gradients is
+    the gradient of that single process.
+
+    Args:
+        features: (b, d_new) of this process.
+        labels: (b,) of this process.
+        rows: (b,) of this process, rows of the training set.
+        d_old: dimension of the old features.
+
+    Returns:
+        Features cut to d_old with their gradients, labels and rows, of all w images.
+
+    Raises:
+        IncompatibleError: the features have fewer than d_old dimensions.
     """
     return gather(old_dimensions(features, d_old)), gather(labels), gather(rows)
 
 
 def gather(values: Tensor) -> Tensor:
-    """The rows of all processes, in their order, with gradient to each one's own; their numbers may differ."""
+    """The rows of all processes, in their order.
+
+    Args:
+        values: (b, …) rows of this process; b may differ between processes.
+
+    Returns:
+        (w, …) rows of all processes; gradients flow back to the rows of each.
+    """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return values
     return _Gather.apply(values)

@@ -26,6 +26,9 @@ def influence_loss(
         scale: None for raw inner products (the length of a feature is the softmax scale, as in the paper); a number
             for `scale · cos`, for unit-norm spaces.
 
+    Returns:
+        The mean over the batch.
+
     Raises:
         IncompatibleError: the features have fewer dimensions than the classifier.
 
@@ -42,12 +45,24 @@ def influence_loss(
 
 
 class InfluenceLoss(nn.Module):
-    """`influence_loss` with its classifier: frozen, follows `.to()` and checkpoints.
+    """`influence_loss` with its classifier, which is frozen and follows `.to()` and checkpoints.
 
     Args:
         classifier: (c, d_old) pseudo classifier, NumPy or torch.
         scale: None for raw inner products, a number for `scale · cos`.
         bias: (c,) of the old classifier, where it is known.
+
+    Raises:
+        DataError: the classifier is not finite.
+
+    Examples:
+        >>> import torch
+        >>> loss = InfluenceLoss(torch.eye(2))
+        >>> features = torch.tensor([[20.0, 0.0, 7.0]])  # the third dimension is free
+        >>> float(loss(features, torch.tensor([0])))
+        0.0
+        >>> float(loss(features, torch.tensor([1])))
+        20.0
     """
 
     classifier: Tensor
@@ -62,7 +77,14 @@ class InfluenceLoss(nn.Module):
         self.scale = scale
 
     def check_dimension(self, dimension: int) -> None:
-        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        """Check that the new model has room for the old space.
+
+        Args:
+            dimension: of the new model's features.
+
+        Raises:
+            IncompatibleError: it is below that of the old features.
+        """
         check_dimension(dimension, self.classifier.shape[1])
 
     def forward(

@@ -1,4 +1,4 @@
-"""The ranking loss: a mapped query should rank the old vectors as the new model ranks its own, as after a full backfill."""
+"""The ranking loss: a mapped query should rank the old vectors as the new model ranks its own, as after a backfill."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,17 +23,22 @@ def ranking_loss(
     new_temperature: float,
     own: Bool[Tensor, "b m"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of two distributions over the same m items, mean over the batch: which neighbour would be drawn.
+    """Cross-entropy between two distributions over the same m items: which neighbour would be drawn.
 
-    −Σ_j p_ij log q_ij with p_ij ∝ e^{−‖n_i − n_j‖²/τ_new}, the frozen new model in a gallery of its own, and
-    q_ij ∝ e^{−‖f_i − o_j‖²/τ}, the mapped query in the old gallery. No classes are needed.
+    The mean over the batch of −Σ_j p_ij log q_ij, with p_ij ∝ e^{−‖n_i − n_j‖²/τ_new} for the frozen new model in its own
+    gallery, and q_ij ∝ e^{−‖f_i − o_j‖²/τ} for the mapped query in the old gallery. It needs no classes.
 
     Args:
         features: (b, d) mapped queries, d ≥ d_old.
-        old, others: (m, d_old) old and (m, d_new) new features of the items.
+        old: (m, d_old) old features of the items.
         new: (b, d_new) new features of the batch.
-        temperature, new_temperature: τ and τ_new > 0, squared lengths.
+        others: (m, d_new) new features of the items.
+        temperature: τ > 0, a squared length in the old space.
+        new_temperature: τ_new > 0, a squared length in the new space.
         own: (b, m), true where an item is the query itself; it is left out.
+
+    Returns:
+        The mean over the batch.
 
     Raises:
         IncompatibleError: the features have fewer dimensions than the old ones.
@@ -46,22 +51,26 @@ def ranking_loss(
 
 def _ranking_term(near: Float[Tensor, "b m"], wanted: Float[Tensor, "b m"]) -> Float[Tensor, ""]:
     others = near > -torch.inf
-    some = others.any(dim=1)  # a query that was compared with itself alone says nothing
+    some = others.any(dim=1)  # a query that was compared only with itself says nothing
     logarithms = near[some].log_softmax(dim=1).masked_fill(~others[some], 0)  # 0 · −∞ of the query itself
     return -(wanted[some].softmax(dim=1) * logarithms).sum() / max(len(near), 1)
 
 
 class RankingLoss(nn.Module):
-    """`ranking_loss` against a random sample of all cached pairs, drawn anew for every batch, and some `instance_loss`.
+    """`ranking_loss` against a random sample of all cached pairs, drawn anew for every batch, plus some `instance_loss`.
 
     Args:
-        new, old: (n, d_new) and (n, d_old) features of the same items by both frozen models.
+        new: (n, d_new) features of the items by the frozen new model.
+        old: (n, d_old) features of the same items by the frozen old model.
         instance: weight of the instance loss: a query should find its own item as well.
-        temperature, sample: as in `NeighbourLoss`.
-        unit: the mapped queries have unit length: another default of the temperature.
+        temperature: τ in mean squared lengths of an old feature; None is 0.2, or 0.1 with `unit`.
+        sample: pairs that a batch is compared with; n or more takes all.
+        unit: the mapped queries have unit length, which changes the default temperature.
 
     Raises:
-        IncompatibleError: another number of rows; ConfigError: a weight below 0.
+        IncompatibleError: old and new features differ in their number of rows.
+        ConfigError: a weight, temperature or sample out of range.
+        DataError: the features are unusable.
     """
 
     new: Tensor
@@ -92,7 +101,14 @@ class RankingLoss(nn.Module):
         self.instance, self.sample = instance, sample
 
     def check_dimension(self, dimension: int) -> None:
-        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        """Check that the new model has room for the old space.
+
+        Args:
+            dimension: of the new model's features.
+
+        Raises:
+            IncompatibleError: it is below that of the old features.
+        """
         check_dimension(dimension, self.old.shape[1])
 
     def forward(self, features: Float[Tensor, "b d"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]) -> Float[Tensor, ""]:

@@ -20,10 +20,12 @@ def prototype_perturbation_classifier(
         strength: how far, in distances from the crowd's mean; 0 gives `mean_classifier`.
         classes: number of classes; by default one more than the largest label.
 
-    Returns: (classes, d) unit rows, NumPy or torch as `vectors` is.
+    Returns:
+        (classes, d) unit rows, NumPy or torch as `vectors` is.
 
     Raises:
-        ConfigError: a negative strength. DataError: as in `mean_classifier`.
+        ConfigError: the strength is negative.
+        DataError: as in `mean_classifier`.
 
     Source: the neighbour-driven form of Prototype Perturbation, arXiv:2503.14824, 2025.
     """
@@ -33,7 +35,16 @@ def prototype_perturbation_classifier(
 
 
 def perturb(centres: Float[Tensor, "c d"], strength: float) -> Float[Tensor, "c d"]:
-    """ĉ + strength · (ĉ − m), unit length; m is the mean of those whose cosine exceeds the mean of all pairs' by one σ."""
+    """ĉ + strength · (ĉ − m) at unit length; m is the mean of ĉ's crowd.
+
+    Args:
+        centres: (c, d) unit rows ĉ.
+        strength: 0 or more.
+
+    Returns:
+        (c, d) unit rows. The crowd of a centre are those whose cosine to it exceeds the mean over all pairs by one standard
+        deviation; a centre without a crowd stays where it is.
+    """
     count = len(centres)
     if count < 3:
         return centres  # no pair is unusual

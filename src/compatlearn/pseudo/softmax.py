@@ -18,20 +18,29 @@ def trained_classifier(
 ) -> Float[Array, "c d"]:
     """Softmax regression on the frozen old features (the paper's t-pse), by SGD with a one-cycle rate.
 
-    Rows keep the length the fit gave them; there is no bias and no weight decay. Features are divided by their root mean
-    square length while fitting and the rate grows with the number of classes (the curvature at the start is 1/classes), so
-    the fit depends neither on the scale of the old space nor on how many classes there are.
+    Rows keep the length the fit gives them; there is no bias and no weight decay. During the fit, features are divided by their
+    root mean square length, and the rate grows with the number of classes (the initial curvature is 1/classes), so the fit
+    depends neither on the scale of the old space nor on the number of classes.
 
     Args:
         vectors: (n, d) features of the old model, finite.
         labels: (n,) class of each row, in [0, classes).
         seed: of the order of the rows; the same seed gives the same classifier on one machine.
+        classes: number of classes; by default one more than the largest label.
         epochs: passes over the rows, in batches of n/32 rows, at most 1024.
 
-    Returns: (classes, d), NumPy or torch as `vectors` is, float32 (float64 for float64).
+    Returns:
+        (classes, d), NumPy or torch as `vectors` is, float32 (float64 for float64).
 
     Raises:
         DataError: vectors or labels are unusable, or a class has no row.
+
+    Examples:
+        >>> import numpy as np
+        >>> vectors, labels = np.eye(3).repeat(4, axis=0), np.arange(3).repeat(4)
+        >>> classifier = trained_classifier(vectors, labels)
+        >>> classifier.shape, (vectors @ classifier.T).argmax(axis=1).tolist() == labels.tolist()
+        ((3, 3), True)
 
     Source: Non-Inherent Feature Compatible Learning, Eq. 13.
     """

@@ -28,14 +28,14 @@ CLASSIFIERS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {  # name â
 
 @dataclass(frozen=True)
 class PseudoClassifier:
-    """A pseudo classifier and where it comes from.
+    """A pseudo classifier and its origin.
 
     Attributes:
         rows: (c, d_old).
-        method: its name in `CLASSIFIERS`; "" of anyone's file.
-        space: the old model; "" is unknown.
+        method: name in `CLASSIFIERS`; empty where it is not known.
+        space: of the old features; empty where it is not known.
         options: of the method.
-        classes: the c names of the classes, or None where they are numbers alone.
+        classes: the c names of the classes; None where they are numbers only.
     """
 
     rows: Float[Array, "c d"]
@@ -45,14 +45,17 @@ class PseudoClassifier:
     classes: tuple[str, ...] | None = None
 
     def rows_for(self, classes: tuple[str, ...], name: str = "the pseudo classifier") -> Float[Array, "c d"]:
-        """The rows in the order of the data's classes: by name where these have names here, else as they are.
+        """The rows in the order of the data's classes: by name where names are known, otherwise as they are.
 
         Args:
-            classes: the data's names of its classes.
+            classes: the data's names for its classes.
             name: what messages call this classifier.
 
+        Returns:
+            (c, d_old) rows.
+
         Raises:
-            IncompatibleError: another number of classes, or other names.
+            IncompatibleError: the data has another number of classes, or other names.
         """
         if len(self.rows) != len(classes):
             raise IncompatibleError(
@@ -72,10 +75,20 @@ class PseudoClassifier:
 def build_classifier(
     method: str, vectors: Array, labels: Array, *, classes: int | None = None, options: Mapping[str, Any] | None = None
 ) -> Any:
-    """The pseudo classifier called `method` of old features, (c, d_old); options that it does not take are left alone.
+    """Build a pseudo classifier by name.
+
+    Args:
+        method: name in `CLASSIFIERS`.
+        vectors: (n, d_old) old features.
+        labels: (n,) class of each row.
+        classes: number of classes; by default one more than the largest label.
+        options: of any method; those that this one does not take are ignored.
+
+    Returns:
+        (c, d_old), NumPy or torch as `vectors` is.
 
     Raises:
-        ConfigError: there is no such method; the message names the nearest.
+        ConfigError: there is no such method (the message names the nearest), or an option is out of range.
         DataError: the features cannot be used.
     """
     if method not in CLASSIFIERS:
@@ -85,7 +98,12 @@ def build_classifier(
 
 
 def save_classifier(classifier: PseudoClassifier, path: Path) -> None:
-    """Write the file; atomic."""
+    """Write the file, whole or not at all.
+
+    Args:
+        classifier: what to write.
+        path: the file; an existing one is replaced.
+    """
     header = {
         "format": FORMAT,
         "method": classifier.method,
@@ -96,11 +114,17 @@ def save_classifier(classifier: PseudoClassifier, path: Path) -> None:
 
 
 def load_classifier(path: Path) -> PseudoClassifier:
-    """Read the file, or anyone's safetensors with one (c, d) tensor called `classifier` or `weight`.
+    """Read the file, or anyone's safetensors with a (c, d) tensor called `classifier` or `weight`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The classifier; of a foreign file, method and space are empty.
 
     Raises:
-        DataError: there is no such file.
-        FormatError: not safetensors (a pickle, say), or without such a tensor.
+        DataError: there is no such file, or its tensor is not finite.
+        FormatError: it is not safetensors (but a pickle, say), or has no such tensor.
     """
     header, tensors = read_tensors(path, format=None, what="pseudo classifier", remedy="make one with `compatlearn pseudo`")
     rows = tensors.get("classifier", tensors.get("weight"))

@@ -1,8 +1,8 @@
-"""The random walk inside a class: how much the other rows resemble each of its rows.
+"""The random walk within a class: how much the other rows resemble each of its rows.
 
-π = λ P π + (1 − λ)/m · 1 with P = S D⁻¹, S_ij = exp((cos(f_i, f_j) − 1)/T) off the diagonal and D the column sums of S. No
-cosine is above 1, so no entry is, and no maximum is looked for. S is symmetric: only the tiles on and above its diagonal are
-computed, and each serves both sides. Tiles that fit in memory are kept, others computed anew in each pass.
+π = λ P π + (1 − λ)/m · 1 with P = S D⁻¹, S_ij = exp((cos(f_i, f_j) − 1)/T) off the diagonal, and D the column sums of S. No
+cosine exceeds 1, so no entry does, and no maximum has to be found. S is symmetric: only the tiles on and above its diagonal are
+computed, and each serves both sides. Tiles that fit in memory are kept, others are recomputed in each pass.
 """
 
 import math
@@ -16,12 +16,12 @@ from torch import Tensor
 from ..arrays import unit_rows
 from ..errors import ConfigError
 
-BLOCK_BYTES = 1 << 30  # tiles that need more memory than this, all together, are computed anew in each pass
-CPU_TILE, GPU_TILE = (192, 8192), (2048, 16384)  # rows and columns; 6 MB stay in the cache of a CPU
-LARGEST = 100_000  # rows of a class; passes over all pairs of more would take minutes: landmarks stand in
-LANDMARKS, ROWS = 8192, 1024  # rows of such a class that are solved; rows that then learn from them at a time
-COOL = 0.04  # temperature below which float64 is needed: float32 cosines are off by 1e-7, and entries by 1e-7/T of themselves
-COLDEST = 2 / 600  # temperature below which the smallest entry, exp(−2/T), leaves float64
+BLOCK_BYTES = 1 << 30  # if all tiles together need more memory than this, they are recomputed in each pass
+CPU_TILE, GPU_TILE = (192, 8192), (2048, 16384)  # rows and columns; 6 MB stay in a CPU's cache
+LARGEST = 100_000  # rows of a class; with more, passes over all pairs would take minutes: landmarks stand in
+LANDMARKS, ROWS = 8192, 1024  # rows of such a class that are solved; rows reached from them at a time
+COOL = 0.04  # temperature below which float64 is needed: float32 cosines are off by 1e-7, entries by a relative 1e-7/T
+COLDEST = 2 / 600  # temperature below which the smallest entry, exp(−2/T), underflows float64
 TOLERANCE = 1e-6  # of every weight, relative
 SOLVER_STEPS = 50  # a bound, not a setting: conjugate gradients take 3 to 10
 
@@ -31,14 +31,21 @@ Memory = dict[Hashable, Tensor]
 
 @runtime_checkable
 class Rows(Protocol):
-    """(m, d) rows of a class, read some at a time: a tensor, or what makes tensors of a file."""
+    """(m, d) rows of a class, read some at a time: a tensor, or something that makes tensors from a file."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, places: slice | Tensor, /) -> Tensor: ...
 
 
 def padded(classes: Sequence[Rows]) -> tuple[Float[Tensor, "b m d"], Bool[Tensor, "b m"]]:
-    """Rows of some classes, the largest first, a shorter one followed by copies of its last row; and which are no copies."""
+    """Rows of several classes in one tensor, shorter classes filled up with copies of their last row.
+
+    Args:
+        classes: b classes of rows, the largest first.
+
+    Returns:
+        (b, m, d) rows, and (b, m) true where a row is no copy.
+    """
     places = torch.arange(len(classes[0]))
     rows = [some[:] if len(some) == len(places) else some[places.clamp(max=len(some) - 1)] for some in classes]
     real = places < torch.tensor([[len(some)] for some in classes])
@@ -53,9 +60,19 @@ def walk_weights(
     steps: int | None,
     memory: Memory | None = None,
 ) -> Float[Tensor, "b m"]:
-    """Weights, as in `random_walk_weights`, of b classes padded to m rows with any of their own: 0 where a row is not `real`.
+    """Weights, as in `random_walk_weights`, of b classes at once.
 
-    A class with NaN, infinity or a zero row has NaN for weights: no pass of its own looks for them.
+    Args:
+        rows: (b, m, d), shorter classes padded with any of their own rows.
+        real: (b, m) false for padding.
+        temperature: T > 0.
+        damping: λ in [0, 1), or 1 with `steps`.
+        steps: of the walk; None is its limit.
+        memory: buffers that are reused from call to call.
+
+    Returns:
+        (b, m) weights that sum to 1, and are 0 for padding. A class with NaN, infinity or a zero row gets NaN: no separate
+        pass looks for them.
     """
     start = real / real.sum(dim=1, keepdim=True, dtype=torch.float64)  # (b, m)
     if temperature < COLDEST:
@@ -68,14 +85,24 @@ def walk_weights(
 def landmark_weights(rows: Rows, temperature: float, damping: float, steps: int | None) -> Float[Tensor, " m"]:
     """Estimated weights of a class of many rows, read some at a time.
 
-    A seeded sample of LANDMARKS rows is solved; one more step of the walk leads from the sample to all rows. Exact where the
-    sample is the class; the error falls with the root of its size. Measured at T = 0.05 and λ = 0.9 with 8192 of 20,000 and
-    30,000 rows: the centre is off by 0.0005 rad in 512 dimensions, where the walk moves it by 0.05 rad (0.0008 of 0.004 rad
-    where a third of the rows are groups apart), and by 0.003 of 0.1 rad in 64 dimensions of mostly noise. The median weight
-    is off by 0.5 %, there by 2 %; the largest error, of an outlier's weight, is 10 %, there 60 %.
+    A seeded sample of LANDMARKS rows is solved; one more step of the walk leads from the sample to all rows. It is exact
+    where the sample is the whole class, and its error falls with the root of the sample size. Measured at T = 0.05 and λ = 0.9
+    with 8192 of 20,000 and 30,000 rows: the centre is off by 0.0005 rad in 512 dimensions, where the walk moves it by 0.05 rad
+    (0.0008 of 0.004 rad where a third of the rows form separate groups), and by 0.003 of 0.1 rad in 64 dimensions of mostly
+    noise. The median weight is off by 0.5 %, in the latter case by 2 %; the largest error, of an outlier's weight, is 10 %, in
+    the latter case 60 %.
+
+    Args:
+        rows: (m, d) of one class.
+        temperature: T > 0.
+        damping: λ in [0, 1), or 1 with `steps`.
+        steps: of the walk; None is its limit.
+
+    Returns:
+        (m,) weights that sum to 1.
 
     Raises:
-        ConfigError: a temperature at which the walk follows single neighbours, which a sample does not hold.
+        ConfigError: the temperature is so low that the walk follows single neighbours, which a sample does not contain.
     """
     m = len(rows)
     if temperature < COLDEST:
@@ -100,7 +127,13 @@ def landmark_weights(rows: Rows, temperature: float, damping: float, steps: int 
 
 
 class Similarity:
-    """S of b classes of m rows: `similarity @ v` is S v, (b, m) float64."""
+    """S of b classes of m rows: `similarity @ v` is S v, (b, m) float64.
+
+    Args:
+        rows: (b, m, d) rows.
+        temperature: T > 0.
+        memory: buffers that are reused from one set of classes to the next.
+    """
 
     def __init__(self, rows: Tensor, temperature: float, memory: Memory | None = None) -> None:
         self.bits = 1 / (temperature * math.log(2))
@@ -116,21 +149,53 @@ class Similarity:
             self.kept = list(self.pieces(keep=True))
 
     def held(self, name: Hashable, shape: Sequence[int]) -> Tensor:
-        """Uninitialised; the next class uses the same memory: fresh pages would cost a tenth of the time."""
+        """An uninitialised buffer; the next class reuses it, since fresh pages would cost a tenth of the time.
+
+        Args:
+            name: of the buffer.
+            shape: it gets.
+
+        Returns:
+            A tensor of that shape.
+        """
         empty = torch.empty(0, dtype=self.dtype, device=self.shift.device)
         return self.memory.setdefault(name, empty).resize_(shape)
 
     def scaled(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
-        """Products of these are cos / T in bits: 2ˣ takes a third of the time of eˣ."""
+        """Rows whose products are cos / T in bits: 2ˣ takes a third of the time of eˣ.
+
+        Args:
+            rows: (…, d) rows.
+            out: where to write them; None for new memory.
+
+        Returns:
+            (…, d) scaled rows.
+        """
         return unit_rows(rows.to(self.dtype), math.sqrt(self.bits), out=out)
 
     def tile(self, left: Tensor, right: Tensor, name: Hashable = "tile") -> Tensor:
-        """(b, h, w): exp((cos − 1)/T) of (b, h, d) with (b, w, d) scaled rows."""
+        """exp((cos − 1)/T) of two sets of rows.
+
+        Args:
+            left: (b, h, d) scaled rows.
+            right: (b, w, d) scaled rows.
+            name: of the buffer for the result.
+
+        Returns:
+            (b, h, w).
+        """
         out = self.held(name, (len(left), left.shape[1], right.shape[1]))
         return torch.baddbmm(self.shift, left, right.mT, out=out).exp2_()
 
     def pieces(self, *, keep: bool = False) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Rows, columns and (b, rows, columns) entries: the mirror image of each tile, and the tile."""
+        """The tiles on and above the diagonal, and their mirror images.
+
+        Args:
+            keep: each tile has its own buffer, so that all can be kept.
+
+        Yields:
+            Rows, columns and (b, rows, columns) entries.
+        """
         m = self.unit.shape[1]
         corners = ((i, j) for i in range(0, m, self.height) for j in range(i, m, self.width))
         for i, j in corners:
@@ -143,7 +208,7 @@ class Similarity:
             yield rows, slice(j + own, columns.stop), tile[:, :, own:]
 
     def __matmul__(self, v: Tensor) -> Tensor:
-        v = v[:, None].to(self.dtype)  # rows: a product of several matrices with a column each is ten times slower
+        v = v[:, None].to(self.dtype)  # as rows: a batched product of matrices with one column each is ten times slower
         product = torch.zeros_like(v, dtype=torch.float64)  # sums over hundreds of tiles
         for rows, columns, piece in self.kept or self.pieces():
             product[..., columns] += torch.bmm(v[..., rows], piece)
@@ -157,14 +222,14 @@ def _tile(device: torch.device) -> tuple[int, int]:
 def _solve(similarity: Similarity, start: Tensor, damping: float, steps: int | None) -> tuple[Tensor, Tensor]:
     """(b, m) weights and degrees.
 
-    The limit is π = D x with (D − λS) x = (1 − λ) · start: symmetric and positive definite; conjugate gradients, preconditioned
-    by D, have a condition number of at most (1 + λ)/(1 − λ). They begin at d / Σd, where the walk without teleport stays, and
-    whose residual needs no product. A residual of at most τ (1 − λ) · start in every row proves an error of at most τ π, since
-    (I − λP)⁻¹ has no negative entry and turns (1 − λ) · start into π.
+    The limit is π = D x with (D − λS) x = (1 − λ) · start, which is symmetric and positive definite; for conjugate gradients
+    preconditioned by D, the condition number is at most (1 + λ)/(1 − λ). They start at d / Σd, the stationary point of the walk
+    without teleport, whose residual needs no product. A residual of at most τ (1 − λ) · start in every row proves an error of
+    at most τ π, since (I − λP)⁻¹ has no negative entry and turns (1 − λ) · start into π.
     """
     real = start > 0
     degrees = similarity @ real.double()
-    degrees = degrees.masked_fill(degrees == 0, 1)  # the only row of a class: any number leaves it with all the weight
+    degrees = degrees.masked_fill(degrees == 0, 1)  # the only row of a class: whatever the number, it gets all the weight
 
     def walk(pi: Tensor) -> Tensor:
         return (similarity @ (pi / degrees)) * real
@@ -177,7 +242,7 @@ def _solve(similarity: Similarity, start: Tensor, damping: float, steps: int | N
     energy = (residual * scaled).sum(dim=1, keepdim=True)
     bound = TOLERANCE * (1 - damping) * start
     for _ in range(SOLVER_STEPS):
-        unsolved = (residual.abs() > bound).any(dim=1, keepdim=True)  # a class with NaN is not; one that is solved stays
+        unsolved = (residual.abs() > bound).any(dim=1, keepdim=True)  # false for a class with NaN; solved ones stay as they are
         if not unsolved.any():
             return degrees * x, degrees
         image = (similarity @ direction).mul_(real).mul_(-damping).addcmul_(degrees, direction)
@@ -187,11 +252,11 @@ def _solve(similarity: Similarity, start: Tensor, damping: float, steps: int | N
         scaled = residual / degrees
         energy, previous = (residual * scaled).sum(dim=1, keepdim=True), energy
         direction = torch.addcmul(scaled, energy / previous.clamp(min=1e-300), direction)
-    return _iterate(walk, start, damping, None), degrees  # degrees too far apart for the arithmetic
+    return _iterate(walk, start, damping, None), degrees  # degrees too far apart for conjugate gradients
 
 
 def _iterate(walk: Walk, start: Tensor, damping: float, steps: int | None) -> Tensor:
-    """π ← λ P π + (1 − λ) · start, `steps` times or to the limit: each step contracts the error by λ, whatever the degrees."""
+    """π ← λ P π + (1 − λ) · start, `steps` times or to the limit: each step shrinks the error by λ, whatever the degrees."""
     pi, bound = start, TOLERANCE * (1 - damping) * start
     enough = math.log(bound[start > 0].min() / 2) / math.log(damping) if steps is None and damping else 1
     for _ in range(math.ceil(enough) if steps is None else steps):
@@ -202,7 +267,7 @@ def _iterate(walk: Walk, start: Tensor, damping: float, steps: int | None) -> Te
 
 
 def _cold_walk(rows: Tensor, real: Tensor, temperature: float) -> Walk:
-    """P for temperatures below COLDEST: every column is scaled by its own largest entry, and symmetry is lost."""
+    """P for temperatures below COLDEST: every column is scaled by its own largest entry, which loses the symmetry."""
     unit = unit_rows(rows.double(), temperature**-0.5)  # products of these are cos / T
     m, height = unit.shape[1], _tile(rows.device)[0]
     never = torch.finfo(unit.dtype).min

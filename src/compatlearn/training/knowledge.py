@@ -1,4 +1,4 @@
-"""What a method may know of the old model, and the losses that are made from it."""
+"""What a method may know about the old model, and the losses that are built from it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,21 +22,26 @@ from ..pseudo.table import build_classifier
 
 @dataclass(frozen=True)
 class OldKnowledge:
-    """What a method may use: old features of the new training data; the old classifier only where it happens to be known.
+    """What a method may use: old features of the new training data, and the old classifier only where it happens to be known.
 
-    vectors: (n, d_old) in the order of the training set; labels: (n,) of the *new* data; classifier: loads the old one,
-    weight (c, d_old) and bias (c,); independent: (n, d_star) features of an independently trained new model.
+    Attributes:
+        vectors: (n, d_old) old features in the order of the training set.
+        labels: (n,) labels of the *new* data.
+        classes: number of classes.
+        classifier: loads the old classifier, weight (c, d_old) and bias (c,); None where it is not known.
+        options: temperature, damping, steps, scale, seed, epochs, as far as they are set.
+        independent: (n, d_star) features of an independently trained new model; None where there is none.
     """
 
     vectors: Array
     labels: Array
     classes: int
     classifier: Callable[[], nn.Linear] | None = None
-    options: dict[str, Any] = field(default_factory=dict)  # temperature, damping, steps, scale, seed, epochs
+    options: dict[str, Any] = field(default_factory=dict)
     independent: Array | None = None
 
     def options_of(self, *names: str) -> dict[str, Any]:
-        """Those of the options that are set; the others keep the defaults of the loss."""
+        """Those of the options that are set, as keyword arguments; the others keep the defaults of the loss."""
         return {name: self.options[name] for name in names if name in self.options}
 
 
@@ -53,7 +58,7 @@ def bct_loss(old: OldKnowledge) -> nn.Module:
         raise ConfigError("method 'bct' needs the old model's own classifier, which is not known here; use 'random-walk'")
     classifier = old.classifier()
     weight, bias = classifier.weight.detach(), classifier.bias.detach()
-    if len(weight) < old.classes:  # BCT completes it: means of old features, as long as the rows that are there
+    if len(weight) < old.classes:  # BCT completes it with means of old features, as long as the existing rows
         means = build_classifier("normalized-mean", old.vectors, old.labels, classes=old.classes)[len(weight) :]
         weight = torch.cat([weight, as_tensor(means).to(weight) * weight.norm(dim=1).mean()])
         bias = torch.cat([bias, bias.mean().expand(len(means))])

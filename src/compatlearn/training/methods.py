@@ -1,4 +1,4 @@
-"""The table of methods: a name, what it is, and the function that makes its loss from what is known of the old model."""
+"""The table of methods: a name, what it is, and the function that builds its loss from what is known of the old model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,22 +26,22 @@ from ..losses import (
 from ..metric import Metric
 from .knowledge import OldKnowledge, advbct_loss, bct_loss, bt2_loss, classifier_loss, icarl_loss, lwf_loss, unibct_loss
 
-AUTO = "auto"  # what `compatlearn adapt` does unless it is told a method
+AUTO = "auto"  # what `compatlearn adapt` does by default
 LIBRARY = "pml:"  # and the name of a loss
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A method that trains the new model, with a loss made from what is known of the old one.
+    """A method that trains the new model, with a loss built from what is known about the old one.
 
     Attributes:
         summary: one line for tables and pages.
-        loss: makes the module that is called as loss(features, labels, rows); None for no loss at all.
-        family: what it is chosen by, beside its name.
-        options: keys of the recipe that it alone depends on.
+        loss: builds the module that is called as loss(features, labels, rows); it returns None for no compatible loss.
+        family: name by which several methods are chosen at once.
+        options: keys of the recipe that only this method depends on.
         baseline: trained without regard to the old model: what a full backfill gives.
-        oracle: made with the old model's own classifier, which is not known outside of a comparison.
-        beside: needs the independent model's features of the training images, and room for them in its own.
+        oracle: made with the old model's own classifier, which is known only in a comparison.
+        beside: needs the independent model's features of the training images, and room for them in its own features.
         metric: what its space is meant to be ranked by.
     """
 
@@ -56,7 +56,7 @@ class Trained:
 
     @property
     def reference(self) -> bool:
-        """Not deployable, there to compare with: incompatible, or made with the old classifier."""
+        """Not deployable, only for comparison: incompatible, or made with the old classifier."""
         return self.baseline or self.oracle
 
 
@@ -66,10 +66,12 @@ class Frozen:
 
     Attributes:
         summary: one line for tables and pages.
-        family: what it is chosen by, beside its name.
-        options: keys of the recipe that it alone depends on.
+        family: name by which several methods are chosen at once.
+        options: keys of the recipe that only this method depends on.
         metric: what its space is meant to be ranked by.
-        baseline, oracle, reference: never; as for `Trained`.
+        baseline: False; as for `Trained`.
+        oracle: False; as for `Trained`.
+        reference: False; as for `Trained`.
     """
 
     summary: str
@@ -85,7 +87,13 @@ Method: TypeAlias = Trained | Frozen
 
 
 def find_method(name: str) -> Method:
-    """The method called `name`: one of the table, or `pml:<Loss>` for a loss of pytorch-metric-learning.
+    """Look up a method.
+
+    Args:
+        name: key of `METHODS`, or `pml:<Loss>` for a loss of pytorch-metric-learning.
+
+    Returns:
+        The method.
 
     Raises:
         ConfigError: there is none (the message names the nearest), or it needs an extra that is not installed.
@@ -98,10 +106,16 @@ def find_method(name: str) -> Method:
 
 
 def find_trained(name: str) -> Trained:
-    """The method called `name`, if it trains a model.
+    """Look up a method that trains a model.
+
+    Args:
+        name: as in `find_method`.
+
+    Returns:
+        The method.
 
     Raises:
-        ConfigError: there is none, or it maps the features of a frozen model.
+        ConfigError: there is no such method, or it maps the features of a frozen model.
     """
     method = find_method(name)
     if isinstance(method, Frozen):
@@ -110,7 +124,17 @@ def find_trained(name: str) -> Trained:
 
 
 def find_methods(names: str | list[str]) -> list[str]:
-    """`all`, or names of methods and families in a list or separated by commas, checked; each method once."""
+    """Names of methods from names of methods and families.
+
+    Args:
+        names: in a list or separated by commas; `all` for every method.
+
+    Returns:
+        The methods, each once, in the order asked for.
+
+    Raises:
+        ConfigError: a name is unknown.
+    """
     listed = [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
     families: dict[str, list[str]] = {"all": list(METHODS)}
     for name, method in METHODS.items():

@@ -1,1 +1,1 @@
-"""Losses of other papers, for comparison: none of them beat the losses one level up by more than the noise."""
+"""Losses of other papers, for comparison: none beat those one level up by more than the noise."""

@@ -1,4 +1,4 @@
-"""AdvBCT: features inside elastic old class boundaries, and of a distribution that a discriminator takes for the old one."""
+"""AdvBCT: features within elastic old class boundaries, distributed so that a discriminator takes them for old ones."""
 
 from typing import Any
 
@@ -25,7 +25,17 @@ class _Reversal(torch.autograd.Function):
 
 
 def reverse_gradient(values: Tensor, strength: float) -> Tensor:
-    """The same values; what flows back is multiplied by −strength. Source: Ganin and Lempitsky, ICML 2015."""
+    """The identity, whose gradient is reversed.
+
+    Args:
+        values: any shape.
+        strength: the gradient is multiplied by −strength.
+
+    Returns:
+        The same values.
+
+    Source: Ganin and Lempitsky, Unsupervised domain adaptation by backpropagation, ICML 2015.
+    """
     return _Reversal.apply(values, strength)
 
 
@@ -36,14 +46,20 @@ def advbct_loss(
     radius: Float[Tensor, " c"],
     elastic: Float[Tensor, " c"],
 ) -> Float[Tensor, ""]:
-    """Mean of [‖f̂ − c_y‖ − r̃_y]₊ over the features outside; r̃ = r ± |r − τ| σ(u), between r and τ, the mean of r.
+    """Mean of [‖f̂ − c_y‖ − r̃_y]₊ over the features outside; r̃ = r ± |r − τ| σ(u) lies between r and τ, the mean of r.
 
     Args:
-        features: new features of the batch; labels: their classes.
+        features: (b, d) new features of the batch.
+        labels: (b,) their classes.
         centres: (c, d) means of the old unit features.
-        radius: (c,) r; elastic: (c,) u, trained.
+        radius: (c,) r, distances of unit vectors.
+        elastic: (c,) u, trained.
 
-    Returns: 0 where none is outside.
+    Returns:
+        The mean over the features outside; 0 where there is none.
+
+    Source: Pan et al., Boundary-aware backward-compatible representation via adversarial learning, CVPR 2023; its code sets
+    τ = 1.
     """
     reach = radius + (radius.mean() - radius) * elastic.sigmoid()
     distances = torch.linalg.vector_norm(F.normalize(features, dim=1) - centres[labels], dim=1)
@@ -54,16 +70,22 @@ def advbct_loss(
 class AdvbctLoss(nn.Module):
     """`advbct_loss` + (E − e + 1)/E · cross-entropy of an old-against-new discriminator behind gradient reversal.
 
-    e of E is the epoch, p the share of training done; the reversal's strength is 2/(1 + e^{−10 p}) − 1. The discriminator is
-    trained at full strength. It sees unit vectors on both sides: lengths alone would tell them apart.
+    e of E is the epoch and p the share of training completed; the reversal's strength is 2/(1 + e^{−10 p}) − 1. The
+    discriminator itself is trained at full strength. It sees unit vectors on both sides: lengths alone would tell them apart.
 
     Args:
         old: (n, d_old) old feature of every training image, in the order of the training set.
-        labels: (n,) their classes in [0, classes), all of them there.
-        epochs: E ≥ 1 of the training.
-        seed: of the discriminator's first weights.
+        labels: (n,) their classes in [0, classes), each of which occurs.
+        classes: number of classes.
+        epochs: E ≥ 1 of the training run.
+        seed: of the discriminator's initial weights.
 
-    Source: Pan et al., Boundary-aware backward-compatible representation via adversarial learning, CVPR 2023.
+    Raises:
+        ConfigError: fewer than one epoch.
+        DataError: the old features or labels are unusable.
+
+    Source: Pan et al., Boundary-aware backward-compatible representation via adversarial learning, CVPR 2023. Its code adds up
+    the cross-entropies of old and new features, each a mean; here the mean is over both together, half the weight.
     """
 
     old: Tensor
@@ -80,19 +102,26 @@ class AdvbctLoss(nn.Module):
         rows, known = unit_features(old, labels)
         centres = class_means(rows, known, classes)
         self.register_buffer("old", rows, persistent=False)
-        self._ddp_params_and_buffers_to_ignore = ["old"]  # the same on every process: DDP would send it anew for each batch
+        self._ddp_params_and_buffers_to_ignore = ["old"]  # the same on every process: DDP would send it with every batch
         self.register_buffer("centres", centres)
         self.register_buffer("radius", radii(rows, known, centres))
         self.register_buffer("images", torch.zeros((), dtype=torch.long))  # seen, by all processes
         self.elastic = nn.Parameter(torch.zeros(classes, dtype=rows.dtype))
         width = rows.shape[1]
-        with torch.random.fork_rng(devices=[]):  # the model's own draws stay what they are
+        with torch.random.fork_rng(devices=[]):  # the model's own draws stay unchanged
             torch.manual_seed(seed)
             self.discriminator = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)).to(rows.dtype)
         self.epochs = epochs
 
     def check_dimension(self, dimension: int) -> None:
-        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        """Check that the new model has room for the old space.
+
+        Args:
+            dimension: of the new model's features.
+
+        Raises:
+            IncompatibleError: it is below that of the old features.
+        """
         check_dimension(dimension, self.old.shape[1])
 
     def forward(
@@ -110,7 +139,11 @@ class AdvbctLoss(nn.Module):
         return inside + weight * told
 
     def weights(self) -> tuple[float, float]:
-        """Weight of the adversarial term and strength of the reversal, from the images seen so far."""
+        """What the images seen so far make of the schedule.
+
+        Returns:
+            The weight of the adversarial term and the strength of the reversal, both in [0, 1].
+        """
         done = min(int(self.images) / len(self.old), self.epochs - 1e-9)  # in epochs
         strength = 2 / (1 + torch.exp(torch.tensor(-10 * done / self.epochs))) - 1
         return (self.epochs - int(done)) / self.epochs, float(strength)

@@ -1,4 +1,4 @@
-"""Asymmetric metric learning: new features are anchors, fixed old features of the batch's other images are their pairs.
+"""Asymmetric metric learning: new features are anchors, the fixed old features of the batch are their pairs.
 
 Source: Budnik and Avrithis, Asymmetric metric learning for knowledge transfer, 2020.
 """
@@ -19,11 +19,16 @@ def asymmetric_contrastive_loss(
 ) -> Float[Tensor, ""]:
     """Mean of 1 − f̂_i·ô_j over pairs of one class (i ≠ j), plus mean of f̂_i·ô_j − margin over pairs of two classes above it.
 
+    The source's code has another form, ½D² + ½[0.7 − D]₊² of distances D of unit vectors, on mined pairs.
+
     Args:
-        features, old: new and old features of the same images.
+        features: (b, d) new features.
+        old: (b, d) old features of the same images.
+        labels: (b,) their classes.
         margin: cosine in [−1, 1) that pairs of different classes may have.
 
-    Returns: a part without pairs is 0.
+    Returns:
+        The sum of both means; a part without pairs is 0.
     """
     cosines, same = _cosines(features, old), labels[:, None] == labels
     positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
@@ -37,10 +42,13 @@ def asymmetric_triplet_loss(
     """Mean of margin − f̂_i·ô_p + f̂_i·ô_n over the triplets where it is positive: p ≠ i of i's class, n of another.
 
     Args:
-        features, old: new and old features of the same images.
-        margin: a difference of cosines, above 0.
+        features: (b, d) new features.
+        old: (b, d) old features of the same images.
+        labels: (b,) their classes.
+        margin: a difference of cosines, above 0; the source's code has 0.05, as 0.1 of squared distances.
 
-    Returns: 0 where no triplet is violated or there is none.
+    Returns:
+        The mean over the violated triplets; 0 where there is none.
     """
     cosines, same = _cosines(features, old), labels[:, None] == labels
     anchor, positive = (same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)).nonzero(as_tuple=True)
@@ -58,11 +66,14 @@ def _mean(values: Tensor, chosen: Tensor) -> Float[Tensor, ""]:
 
 
 class AsymmetricLoss(nn.Module):
-    """A loss of new features, old features and labels of one batch, that of all processes.
+    """A loss of the new features, old features and labels of a batch, that of all processes.
 
     Args:
         old: (n, d_old) old feature of every training image, in the order of the training set.
         loss: `asymmetric_contrastive_loss`, `asymmetric_triplet_loss` or a function like them.
+
+    Raises:
+        DataError: the old features are not finite, or one has length zero.
     """
 
     old: Tensor
@@ -73,7 +84,14 @@ class AsymmetricLoss(nn.Module):
         self.loss = loss
 
     def check_dimension(self, dimension: int) -> None:
-        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        """Check that the new model has room for the old space.
+
+        Args:
+            dimension: of the new model's features.
+
+        Raises:
+            IncompatibleError: it is below that of the old features.
+        """
         check_dimension(dimension, self.old.shape[1])
 
     def forward(

@@ -1,4 +1,4 @@
-"""The class regions of the old space: a centre direction and a radius for each class, and which rows are credible."""
+"""The regions of the old classes: a centre and a radius each, and which rows are credible."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,34 +9,78 @@ from ...pseudo.centres import mean_classifier
 
 
 def unit_features(old: Float[Array, "n d"], labels: Int[Array, " n"]) -> tuple[Float[Tensor, "n d"], Int[Tensor, " n"]]:
-    """Old features of unit length and their classes, checked.
+    """Old features scaled to unit length, and their classes, checked.
+
+    Args:
+        old: (n, d) old features.
+        labels: (n,) their classes.
+
+    Returns:
+        (n, d) unit rows and (n,) labels, as tensors on one device.
 
     Raises:
-        DataError: NaN, a zero row, or not one class a row.
+        DataError: NaN or infinity, a zero row, or not exactly one class per row.
     """
     rows = unit_rows(check_vectors(old, "old features", nonzero=True))
     return rows, check_labels(labels, len(rows)).to(rows.device)
 
 
 def class_means(rows: Float[Tensor, "n d"], labels: Int[Tensor, " n"], classes: int) -> Float[Tensor, "c d"]:
-    """Mean of each class, not scaled."""
+    """The mean of each class, not scaled to unit length.
+
+    Args:
+        rows: (n, d) features.
+        labels: (n,) their classes in [0, classes), each of which occurs.
+        classes: number of classes.
+
+    Returns:
+        (classes, d).
+    """
     return as_tensor(mean_classifier(rows, labels, classes=classes, normalize=False))
 
 
 def least_cosines(rows: Float[Tensor, "n d"], labels: Int[Tensor, " n"], centres: Float[Tensor, "c d"]) -> Float[Tensor, " c"]:
-    """cos of the widest angle to its centre in each class; rows more than 1.5 interquartile ranges below are outliers."""
+    """Cosine of the widest angle to its centre in each class, outliers left out.
+
+    Args:
+        rows: (n, d) unit rows.
+        labels: (n,) their classes.
+        centres: (c, d) centre of each class, of any length.
+
+    Returns:
+        (c,) cosines; rows more than 1.5 interquartile ranges below the quartiles are outliers.
+    """
     return -_farthest(-(rows * unit_rows(centres)[labels]).sum(dim=1), labels, len(centres))
 
 
 def radii(rows: Float[Tensor, "n d"], labels: Int[Tensor, " n"], centres: Float[Tensor, "c d"]) -> Float[Tensor, " c"]:
-    """Largest distance to its centre in each class; rows more than 1.5 interquartile ranges above are outliers."""
+    """Largest distance to its centre in each class, outliers left out.
+
+    Args:
+        rows: (n, d) features.
+        labels: (n,) their classes.
+        centres: (c, d) centre of each class.
+
+    Returns:
+        (c,) distances; rows more than 1.5 interquartile ranges above the quartiles are outliers.
+    """
     return _farthest(torch.linalg.vector_norm(rows - centres[labels], dim=1), labels, len(centres))
 
 
 def credible_rows(
     rows: Float[Tensor, "n d"], labels: Int[Tensor, " n"], centres: Float[Tensor, "c d"], *, share: float = 0.9
 ) -> Bool[Tensor, " n"]:
-    """Which rows are among the `share` of their class that lies nearest its mean; one a class at least."""
+    """Which rows are among the `share` of their class that lies nearest its mean.
+
+    Args:
+        rows: (n, d) features.
+        labels: (n,) their classes.
+        centres: (c, d) mean of each class.
+        share: in (0, 1].
+
+    Returns:
+        (n,) true for credible rows, at least one per class.
+    """
     distances, credible = torch.linalg.vector_norm(rows - centres[labels], dim=1), torch.zeros_like(labels, dtype=torch.bool)
     for members in _by_class(labels, len(centres)):
         nearest = distances[members].argsort(stable=True)[: max(1, int(share * len(members)))]

@@ -27,20 +27,28 @@ def bt2_loss(
 ) -> Float[Tensor, ""]:
     """1 − cos(h, φ*) + 10 · CE(P e, y) + 5 · (1 − cos(e, o)), means over the batch.
 
-    e is the embedding's first d_old dimensions, P the classifier. With k = d − d_star, the paper makes the embedding
-    from two parts, (a, z) with k and d_star numbers, as (R_o (a, z₁), z₂), z = (z₁, z₂) = R_p h. Both turns are orthogonal,
-    so here they are undone instead: h is read from an embedding that the network gives as it likes.
+    e is the embedding's first d_old dimensions and P the classifier. With k = d − d_star, the paper makes the embedding from
+    two parts, a with k and z with d_star numbers, as (R_o (a, z₁), z₂), where z = (z₁, z₂) = R_p h. Both rotations are
+    orthogonal, so here they are undone instead: h is read from whatever embedding the network gives.
 
     Args:
         features: (b, d) embeddings, d > d_star, d ≥ d_old ≥ k.
-        old, independent: o and φ* of the same images; first, second: R_o and R_p, orthogonal.
+        labels: (b,) classes in [0, c).
+        old: (b, d_old) old features o of the same images.
+        independent: (b, d_star) features φ* of an independent model for the same images.
+        classifier: (c, d_old) pseudo classifier.
+        first: (d_old, d_old) R_o, orthogonal.
+        second: (d_star, d_star) R_p, orthogonal.
         scale: None for raw inner products, a number for `scale · cos`, for unit-norm spaces.
 
+    Returns:
+        The mean over the batch.
+
     Raises:
-        IncompatibleError: the embedding has another number of dimensions.
+        IncompatibleError: the embedding has a dimension that does not fit.
 
     Source: Zhou et al., BT²: Backward-compatible training with basis transformation, ICCV 2023. There the parts have fixed
-    lengths; here the network sets them, as a raw old space wants.
+    lengths; here the network sets them, as a raw old space requires.
     """
     d_old, d_star = old.shape[1], independent.shape[1]
     extra = _extra(features.shape[1], d_old, d_star)
@@ -54,12 +62,20 @@ def bt2_loss(
 
 
 def fitting_dimension(d_old: int, d_star: int) -> int:
-    """Of an embedding that has room for both, and 32 dimensions for what the independent model lacks."""
+    """The dimension of an embedding with room for both, and for 32 numbers that the independent model lacks.
+
+    Args:
+        d_old: of the old features.
+        d_star: of the independent model's features.
+
+    Returns:
+        d for `bt2_loss`.
+    """
     return max(d_star + min(EXTRA, d_old), d_old)
 
 
 def _extra(dimension: int, d_old: int, d_star: int) -> int:
-    """k, if the embedding has room for both."""
+    """k, provided that the embedding has room for both."""
     if not 0 < dimension - d_star <= d_old <= dimension:
         raise IncompatibleError(
             f"bt2 embeds in more dimensions than the independent model's {d_star} and no fewer than the old {d_old}; "
@@ -69,14 +85,17 @@ def _extra(dimension: int, d_old: int, d_star: int) -> int:
 
 
 class Bt2Loss(nn.Module):
-    """`bt2_loss` with the two turns that it learns, which start at the identity.
+    """`bt2_loss` with the two rotations that it learns, which start at the identity.
 
     Args:
-        old, independent: (n, d_old) and (n, d_star) features of every training image, in the order of the training set.
+        old: (n, d_old) old feature of every training image, in the order of the training set.
+        independent: (n, d_star) features of the same images by an independently trained new model.
         classifier: (c, d_old) pseudo classifier.
+        scale: None for raw inner products, a number for `scale · cos`.
 
     Raises:
-        IncompatibleError: another number of rows.
+        IncompatibleError: old and independent features differ in their number of rows.
+        DataError: features or classifier are not finite, or a feature has length zero.
     """
 
     old: Tensor
@@ -104,7 +123,14 @@ class Bt2Loss(nn.Module):
         self.scale = scale
 
     def check_dimension(self, dimension: int) -> None:
-        """Raises IncompatibleError if embeddings of so many dimensions cannot be used."""
+        """Check that embeddings have room for both spaces.
+
+        Args:
+            dimension: of the new model's embeddings.
+
+        Raises:
+            IncompatibleError: it does not fit.
+        """
         _extra(dimension, self.old.shape[1], self.independent.shape[1])
 
     def forward(self, features: Float[Tensor, "b d"], labels: Int[Tensor, " b"], rows: Int[Tensor, " b"]) -> Float[Tensor, ""]:

@@ -9,7 +9,16 @@ from ..regression import regression_loss
 
 
 class IcarlLoss(nn.Module):
-    """`regression_loss` to the centre of the class, (c, d_old). Source: iCaRL (Rebuffi et al., 2017), as a regulariser."""
+    """`regression_loss` to the centre of the class.
+
+    Args:
+        centres: (c, d_old) mean old feature of each class.
+
+    Raises:
+        DataError: the centres are not finite.
+
+    Source: Rebuffi et al., iCaRL: Incremental classifier and representation learning, CVPR 2017, as a regulariser.
+    """
 
     centres: Tensor
 
@@ -18,7 +27,14 @@ class IcarlLoss(nn.Module):
         self.register_buffer("centres", check_vectors(centres, "centres").clone())
 
     def check_dimension(self, dimension: int) -> None:
-        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        """Check that the new model has room for the old space.
+
+        Args:
+            dimension: of the new model's features.
+
+        Raises:
+            IncompatibleError: it is below that of the old features.
+        """
         check_dimension(dimension, self.centres.shape[1])
 
     def forward(

@@ -1,4 +1,4 @@
-"""LCE: a trained classifier is held to the old class centres, and features to the old class boundaries."""
+"""LCE: a trained classifier is held to the old class centres, and features are held within the old class boundaries."""
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -20,14 +20,22 @@ def lce_loss(
     scale: float | None = None,
     weight: float = 100.0,
 ) -> Float[Tensor, ""]:
-    """CE(V f, y) + weight · MSE(v̂, ĉ) + mean[boundary_y − f̂·ĉ_y]₊, MSE the mean over all classes and dimensions.
+    """CE(V f, y) + weight · MSE(v̂, ĉ) + mean[boundary_y − f̂·ĉ_y]₊, where MSE is the mean over all classes and dimensions.
 
     Args:
-        features, labels: of the batch; d_new ≥ d_old.
+        features: (b, d_new) of the new model, d_new ≥ d_old.
+        labels: (b,) classes in [0, c).
         classifier: (c, d_old) V, trained.
         centres: (c, d_old) unit directions of the old classes.
-        boundaries: (c,) cosine of the widest angle to its centre that a class has.
+        boundaries: (c,) cosine of the widest angle to its centre in each class.
         scale: None for raw inner products, a number for `scale · cos`.
+        weight: of the mean squared error.
+
+    Returns:
+        The mean over the batch.
+
+    Raises:
+        IncompatibleError: the features have fewer dimensions than the old ones.
 
     Source: Meng et al., Learning compatible embeddings, ICCV 2021.
     """
@@ -43,7 +51,13 @@ class LceLoss(nn.Module):
     """`lce_loss` with the classifier it trains, which starts at the old centres.
 
     Args:
-        old: (n, d_old) old features; labels: (n,) in [0, classes), all of them there.
+        old: (n, d_old) old feature of every training image.
+        labels: (n,) their classes in [0, classes), each of which occurs.
+        classes: number of classes.
+        scale: None for raw inner products, a number for `scale · cos`.
+
+    Raises:
+        DataError: the old features or labels are unusable.
     """
 
     centres: Tensor
@@ -61,7 +75,14 @@ class LceLoss(nn.Module):
         self.scale = scale
 
     def check_dimension(self, dimension: int) -> None:
-        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        """Check that the new model has room for the old space.
+
+        Args:
+            dimension: of the new model's features.
+
+        Raises:
+            IncompatibleError: it is below that of the old features.
+        """
         check_dimension(dimension, self.centres.shape[1])
 
     def forward(

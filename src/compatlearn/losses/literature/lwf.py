@@ -1,4 +1,4 @@
-"""Distillation: the new feature gives the class probabilities that the old feature of the same image gives."""
+"""LwF, distillation: the new feature should give the class probabilities of the old feature of the same image."""
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -22,7 +22,13 @@ def lwf_loss(
         features: (b, d_new), d_new ≥ d_old.
         old: (b, d_old) old features of the same images.
         classifier: (c, d_old) P, frozen.
-        temperature: τ > 0; τ² keeps the size of the gradient.
+        temperature: τ > 0; τ² preserves the size of the gradient. openBCT's code has 1.
+
+    Returns:
+        The mean over the batch.
+
+    Raises:
+        IncompatibleError: the features have fewer dimensions than the old ones.
 
     Source: Li and Hoiem, Learning without Forgetting, 2017; Hinton et al., 2015.
     """
@@ -35,7 +41,17 @@ def lwf_loss(
 
 
 class LwfLoss(nn.Module):
-    """`lwf_loss` with its classifier and the cached old features, (n, d_old), looked up by row."""
+    """`lwf_loss` with its classifier and the cached old features, looked up by row.
+
+    Args:
+        classifier: (c, d_old) P, frozen.
+        old: (n, d_old) old feature of every training image, in the order of the training set.
+        temperature: τ > 0.
+
+    Raises:
+        ConfigError: the temperature is out of range.
+        DataError: classifier or old features are not finite.
+    """
 
     classifier: Tensor
     old: Tensor
@@ -49,7 +65,14 @@ class LwfLoss(nn.Module):
         self.temperature = temperature
 
     def check_dimension(self, dimension: int) -> None:
-        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        """Check that the new model has room for the old space.
+
+        Args:
+            dimension: of the new model's features.
+
+        Raises:
+            IncompatibleError: it is below that of the old features.
+        """
         check_dimension(dimension, self.classifier.shape[1])
 
     def forward(

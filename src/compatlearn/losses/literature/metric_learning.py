@@ -1,4 +1,4 @@
-"""Any loss of pytorch-metric-learning, with old features as references. The library is an extra: `compatlearn[metric]`."""
+"""Any loss of pytorch-metric-learning, with old features as references. The library is an extra, `compatlearn[metric]`."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -11,12 +11,18 @@ from ..batch import exact
 
 
 def metric_learning_loss(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """A function of new features, old features and labels: the library's loss `name` with its own defaults.
+    """The library's loss `name`, with its own defaults, against old features.
 
-    The old feature of the same image counts as one more positive: the library knows no rows.
+    The old feature of the same image counts as one more positive: the library does not know about rows.
+
+    Args:
+        name: class of the loss, such as `TripletMarginLoss`.
+
+    Returns:
+        A function of (b, d) new features, (b, d) old features and (b,) labels.
 
     Raises:
-        ConfigError: the library is not installed, or has no loss of that name.
+        ConfigError: the library is not installed, has no loss of that name, or the loss needs arguments.
     """
     try:
         losses = import_module("pytorch_metric_learning.losses")

@@ -20,11 +20,21 @@ def mixbct_loss(
     scale: float = 30.0,
     margin: float = 0.3,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of scale · cos(θ + margin at the own class); lengths play no part.
+    """Cross-entropy of scale · cos(θ), with `margin` added to the angle at the own class; lengths play no part.
 
-    Where θ + margin would pass π, cos θ − margin · sin margin goes on falling.
+    Where θ + margin would exceed π, cos θ − margin · sin margin takes over and keeps falling.
 
-    Source: Deng et al., ArcFace, CVPR 2019.
+    Args:
+        features: (b, d) features.
+        labels: (b,) classes in [0, c).
+        classifier: (c, d) rows of any length.
+        scale: of the cosines; MixBCT's code has 64.
+        margin: an angle in radians; MixBCT's code has 0.5.
+
+    Returns:
+        The mean over the batch.
+
+    Source: Deng et al., ArcFace: Additive angular margin loss, CVPR 2019.
     """
     with exact(features):
         cosines = F.linear(F.normalize(features, dim=1), F.normalize(classifier.to(features.dtype), dim=1))
@@ -36,18 +46,31 @@ def mixbct_loss(
 
 
 def mixture(features: Float[Tensor, "b d"], old: Float[Tensor, "b d"], replaced: Bool[Tensor, " b"]) -> Float[Tensor, "b d"]:
-    """New directions, the replaced ones by old directions: all of the same length, or it would tell which is which."""
+    """New directions, some replaced by old ones; all of unit length, or their length would tell which is which.
+
+    Args:
+        features: (b, d) new features.
+        old: (b, d) old features of the same images.
+        replaced: (b,) true where the old one is taken.
+
+    Returns:
+        (b, d) unit rows.
+    """
     return torch.where(replaced[:, None], F.normalize(old, dim=1), F.normalize(features, dim=1))
 
 
 class MixbctLoss(nn.Module):
-    """`mixbct_loss` of the `mixture`: `share` of each batch, drawn among its credible rows, is old.
+    """`mixbct_loss` of the `mixture`: a share of each batch, drawn among its credible rows, is old.
 
     Args:
         old: (n, d_old) old feature of every training image, in the order of the training set.
-        labels: (n,) their classes in [0, classes), all of them there.
-        share: of the batch that is replaced, fewer where fewer are credible.
+        labels: (n,) their classes in [0, classes), each of which occurs.
+        classes: number of classes.
+        share: of the batch that is replaced; less where fewer rows are credible.
         seed: of the draws, which are the same on every process.
+
+    Raises:
+        DataError: the old features or labels are unusable.
     """
 
     old: Tensor
@@ -61,14 +84,21 @@ class MixbctLoss(nn.Module):
         rows, known = unit_features(old, labels)
         centres = class_means(rows, known, classes)
         self.register_buffer("old", rows, persistent=False)
-        self._ddp_params_and_buffers_to_ignore = ["old"]  # the same on every process: DDP would send it anew for each batch
+        self._ddp_params_and_buffers_to_ignore = ["old"]  # the same on every process: DDP would send it with every batch
         self.register_buffer("credible", credible_rows(rows, known, centres), persistent=False)
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
         self.classifier = nn.Parameter(unit_rows(centres))
         self.share, self.seed = share, seed
 
     def check_dimension(self, dimension: int) -> None:
-        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        """Check that the new model has room for the old space.
+
+        Args:
+            dimension: of the new model's features.
+
+        Raises:
+            IncompatibleError: it is below that of the old features.
+        """
         check_dimension(dimension, self.old.shape[1])
 
     def forward(
@@ -80,7 +110,14 @@ class MixbctLoss(nn.Module):
         return mixbct_loss(mixed, classes, self.classifier)
 
     def replaced(self, rows: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
-        """Which images of this batch are seen as old features."""
+        """Which images of this batch are replaced by their old features.
+
+        Args:
+            rows: (b,) rows of the training set.
+
+        Returns:
+            (b,) true where the old feature is taken.
+        """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(self.batches))
         order = torch.randperm(len(rows), generator=generator).to(rows.device)
         order = order[self.credible[rows[order]]][: int(self.share * len(rows))]

@@ -1,4 +1,4 @@
-"""NCCL: contrast with a memory of old features, in which sure neighbours of the same class count most."""
+"""NCCL: contrast with a memory of old features, in which close neighbours of the same class count most."""
 
 import torch
 import torch.nn.functional as F
@@ -25,17 +25,21 @@ def nccl_loss(
 ) -> Float[Tensor, ""]:
     """Mean over anchors of −Σ_j w_ij log(e^{f̂_i·ô_j/τ} / Σ_k e^{f̂_i·ô_k/τ}) / Σ_j w_ij over the memory's rows j of i's class.
 
-    The weight of a positive is w_ij = (ô_i·ô_j + 1) / 2: what the old model finds like the image's own old feature counts.
+    The weight of a positive is w_ij = (ô_i·ô_j + 1) / 2: what resembles the image's own old feature counts for more.
 
     Args:
-        features, labels: new features of the batch and their classes.
-        old: old features of the same images.
-        memory, memory_labels: unit old features and their classes.
+        features: (b, d) new features of the batch.
+        labels: (b,) their classes.
+        old: (b, d) old features of the same images.
+        memory: (m, d) unit old features.
+        memory_labels: (m,) their classes.
         temperature: τ > 0.
 
-    Returns: the mean over anchors that have a positive; 0 where none has.
+    Returns:
+        The mean over the anchors that have a positive; 0 where none has.
 
-    Source: Wu et al., Neighborhood consensus contrastive learning for backward-compatible representation, AAAI 2022.
+    Source: Wu et al., Neighborhood consensus contrastive learning for backward-compatible representation, AAAI 2022; its
+    second term, on the logits, is missing here.
     """
     new, own = F.normalize(features, dim=1), F.normalize(old, dim=1)
     with exact(features):
@@ -50,20 +54,34 @@ def nccl_loss(
 def class_entropy(
     vectors: Float[Tensor, "n d"], centres: Float[Tensor, "c d"], *, temperature: float = 0.1
 ) -> Float[Tensor, " n"]:
-    """Entropy of softmax(ô·ĉ / τ) over the classes, in nats: how unsure the old space is of an image."""
+    """Entropy of softmax(ô·ĉ / τ) over the classes: how uncertain the old space is about an image.
+
+    Args:
+        vectors: (n, d) old features.
+        centres: (c, d) class centres, of any length.
+        temperature: τ > 0.
+
+    Returns:
+        (n,) entropies in nats.
+    """
     rows, directions = unit_rows(vectors), unit_rows(centres)
     blocks = [F.log_softmax(block @ directions.T / temperature, dim=1) for block in rows.split(BLOCK)]
     return torch.cat([-(block.exp() * block).sum(dim=1) for block in blocks])
 
 
 class NcclLoss(nn.Module):
-    """`nccl_loss` against rows drawn anew for every batch from the whole cache, the least sure tenth left out.
+    """`nccl_loss` against rows drawn anew for every batch from the whole cache, the least certain tenth left out.
 
     Args:
         old: (n, d_old) old feature of every training image, in the order of the training set.
-        labels: (n,) their classes, all of [0, classes).
-        sample: rows of the cache a batch is compared with; n or more takes all.
+        labels: (n,) their classes, each number up to the largest occurs.
+        temperature: τ > 0, of the loss and of the entropy.
+        sample: rows of the cache that a batch is compared with; n or more takes all.
         seed: of the draws, which are the same on every process.
+
+    Raises:
+        ConfigError: temperature or sample out of range.
+        DataError: the old features or labels are unusable.
     """
 
     old: Tensor
@@ -93,7 +111,14 @@ class NcclLoss(nn.Module):
         self.temperature, self.sample, self.seed = temperature, sample, seed
 
     def check_dimension(self, dimension: int) -> None:
-        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        """Check that the new model has room for the old space.
+
+        Args:
+            dimension: of the new model's features.
+
+        Raises:
+            IncompatibleError: it is below that of the old features.
+        """
         check_dimension(dimension, self.old.shape[1])
 
     def forward(
@@ -110,5 +135,12 @@ class NcclLoss(nn.Module):
 
 
 def sure_rows(entropy: Float[Tensor, " n"]) -> Int[Tensor, " kept"]:
-    """The rows with the smallest entropy, nine of ten, in their order."""
+    """The nine tenths of the rows with the smallest entropy.
+
+    Args:
+        entropy: (n,) of each row.
+
+    Returns:
+        (kept,) row numbers, ascending.
+    """
     return entropy.argsort(stable=True)[: max(1, int(KEPT * len(entropy)))].sort().values

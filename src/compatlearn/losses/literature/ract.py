@@ -1,4 +1,4 @@
-"""RACT: every new feature picks its own image's old feature out of the hardest others, those of the whole cache."""
+"""RACT: every new feature picks its own image's old feature out of the hardest others in the whole cache."""
 
 import torch
 import torch.nn.functional as F
@@ -24,10 +24,15 @@ def ract_loss(
     """Mean of −log e^{f̂·ô/τ} / (e^{f̂·ô/τ} + Σ_{k hardest} e^{f̂·ô_k/τ} + Σ_{other classes of the batch} e^{f̂·f̂_k/τ}).
 
     Args:
-        features, labels: new features of the batch and their classes.
-        old: old features of the same images.
-        hardest: unit old features of other classes, k for each anchor; `absent` ones do not count.
+        features: (b, d) new features of the batch.
+        labels: (b,) their classes.
+        old: (b, d) old features of the same images.
+        hardest: (b, k, d) unit old features of other classes, k per anchor.
+        absent: (b, k) true where there is no such feature.
         temperature: τ > 0.
+
+    Returns:
+        The mean over the batch.
 
     Source: Zhang et al., Hot-refresh model upgrades with regression-free compatible training, ICLR 2022.
     """
@@ -43,17 +48,21 @@ def ract_loss(
 class RactLoss(nn.Module):
     """`ract_loss` with an exact memory: the hardest among all cached old features, which never grow stale.
 
-    Rows lie in groups of one class. The k largest cosines are in the k groups with the largest maxima, so only maxima of
-    groups are kept of the (n, b) product, and only k groups are looked into.
+    Rows lie in groups of one class. The k largest cosines are in the k groups with the largest maxima, so only the groups'
+    maxima of the (n, b) product are kept, and only k groups are searched.
 
     Args:
         old: (n, d_old) old feature of every training image, in the order of the training set.
         labels: (n,) their classes.
+        temperature: τ > 0.
+
+    Raises:
+        DataError: the old features or labels are unusable.
     """
 
     grouped: Tensor  # (GROUP · g, d_old) unit rows; group j is rows j, g + j, 2g + j, …
-    place: Tensor  # (n,) where each row is
-    repeated: Tensor  # (GROUP · g,) rows that only fill up a group
+    place: Tensor  # (n,) the place of each row
+    repeated: Tensor  # (GROUP · g,) true for rows that only fill up a group
     group_class: Tensor  # (g,)
 
     def __init__(self, old: Float[Array, "n d_old"], labels: Int[Array, " n"], *, temperature: float = 0.01) -> None:
@@ -69,7 +78,14 @@ class RactLoss(nn.Module):
         self.temperature = temperature
 
     def check_dimension(self, dimension: int) -> None:
-        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        """Check that the new model has room for the old space.
+
+        Args:
+            dimension: of the new model's features.
+
+        Raises:
+            IncompatibleError: it is below that of the old features.
+        """
         check_dimension(dimension, self.grouped.shape[1])
 
     def forward(
@@ -84,7 +100,15 @@ class RactLoss(nn.Module):
     def hardest(
         self, features: Float[Tensor, "b d"], labels: Int[Tensor, " b"]
     ) -> tuple[Int[Tensor, "b k"], Bool[Tensor, "b k"]]:
-        """Places in `grouped` of the k rows of other classes with the largest cosine, and which of them do not exist."""
+        """The k rows of other classes with the largest cosine.
+
+        Args:
+            features: (b, d) new features.
+            labels: (b,) their classes.
+
+        Returns:
+            (b, k) places in `grouped`, and (b, k) true where there is no such row.
+        """
         groups = len(self.group_class)
         with exact(features):
             new = F.normalize(features, dim=1).to(self.grouped.dtype)
@@ -102,7 +126,7 @@ class RactLoss(nn.Module):
 
 
 def _groups(labels: Int[Tensor, " n"], size: int) -> tuple[Int[Tensor, " m"], Bool[Tensor, " m"], Int[Tensor, " g"]]:
-    """Row at each place, whether it is there only to fill its group, and the class of each group."""
+    """The row at each place, whether it only fills up its group, and the class of each group."""
     blocks, filled, classes = [], [], []
     for c in labels.unique().tolist():
         members = (labels == c).nonzero()[:, 0]

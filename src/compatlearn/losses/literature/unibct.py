@@ -1,4 +1,4 @@
-"""UniBCT: the random walk's classifier, its similarities from the new features and its vertices from the old, kept fresh."""
+"""UniBCT: the random walk's classifier with similarities of new features and vertices of old ones, refreshed."""
 
 import torch
 from jaxtyping import Float, Int
@@ -19,12 +19,22 @@ def unibct_classifier(
     temperature: float = 0.05,
     damping: float = 0.9,
 ) -> Float[Tensor, "c d"]:
-    """P_y = Σ_i π_i o_i of unit length; π are the random walk's weights of the class's new features.
+    """P_y = Σ_i π_i o_i at unit length, where π are the random walk's weights of the class's new features.
 
     Args:
-        new, old: features of the same images; labels: their classes.
-        before: the classifier so far, which stays for classes without an image.
-        temperature, damping: as in `random_walk_classifier`.
+        new: (n, d) new features.
+        old: (n, d) old features of the same images.
+        labels: (n,) their classes.
+        before: (c, d) the classifier so far, kept for classes without an image.
+        temperature: T > 0 of the random walk.
+        damping: λ in [0, 1) of the random walk.
+
+    Returns:
+        (c, d) unit rows, where `before` has them.
+
+    Raises:
+        ConfigError: temperature or damping out of range.
+        DataError: a new feature has length zero.
 
     Source: Zhang et al., Towards universal backward-compatible representation learning, IJCAI 2022.
     """
@@ -37,15 +47,21 @@ def unibct_classifier(
 
 
 class UnibctLoss(nn.Module):
-    """`influence_loss` against `unibct_classifier`, refreshed whenever an image comes again; 0 before the first time.
+    """`influence_loss` against `unibct_classifier`, refreshed whenever an image appears again; 0 until the first refresh.
 
-    Within an epoch no image comes twice, so that is the first batch of every epoch but one. The new features are those that
-    training itself saw: augmented, and from weights up to an epoch old.
+    Within an epoch no image appears twice, so the refresh happens in the first batch of every epoch except the first. The new
+    features are those that training itself computed: augmented, and from weights up to an epoch old.
 
     Args:
         old: (n, d_old) old feature of every training image, in the order of the training set.
-        labels: (n,) their classes in [0, classes), all of them there.
+        labels: (n,) their classes in [0, classes), each of which occurs.
+        classes: number of classes.
+        temperature: T > 0 of the random walk.
+        damping: λ in [0, 1) of the random walk.
         scale: None for raw inner products, a number for `scale · cos`.
+
+    Raises:
+        DataError: the old features or labels are unusable.
     """
 
     memory: Tensor
@@ -77,7 +93,14 @@ class UnibctLoss(nn.Module):
         self.temperature, self.damping, self.scale = temperature, damping, scale
 
     def check_dimension(self, dimension: int) -> None:
-        """Raise IncompatibleError if a model of so many dimensions has fewer than the old features."""
+        """Check that the new model has room for the old space.
+
+        Args:
+            dimension: of the new model's features.
+
+        Raises:
+            IncompatibleError: it is below that of the old features.
+        """
         check_dimension(dimension, self.old.shape[1])
 
     def forward(
@@ -92,7 +115,7 @@ class UnibctLoss(nn.Module):
         return loss if self.ready else loss * 0
 
     def refresh(self) -> None:
-        """A new classifier from the new features kept since the last one."""
+        """Rebuild the classifier from the new features collected since the last refresh."""
         rows = self.seen.nonzero()[:, 0]
         options = {"temperature": self.temperature, "damping": self.damping}
         classifier = unibct_classifier(self.memory[rows], self.old[rows], self.labels[rows], self.classifier, **options)
