@@ -207,10 +207,12 @@ def test_long_training_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(
     ("gain", "worth_it"),
-    [((0.1, 0.02, 0.2), True), ((0.1, 0.0, 0.2), None), ((-0.1, -0.2, 0.1), None), ((-0.1, -0.2, 0.0), False), (None, None)],
+    [((0.1, 0.02, 0.2), True), ((0.1, 0.0, 0.2), None), ((-0.1, -0.2, 0.1), None), ((-0.1, -0.2, -0.01), False), (None, None)],
 )
 def test_the_interval_decides_whether_it_is_worth_it(gain: tuple[float, ...] | None, worth_it: bool | None) -> None:
-    assert Trial("ridge", 9, 9, 9, "top1", gain=gain and Figure(*gain)).worth_it is worth_it
+    figure = None if gain is None else Figure(*gain)
+    assert Trial("ridge", 99, 10, 99, "top1", gain=figure).worth_it is worth_it
+    assert Trial("ridge", 99, 9, 99, "top1", gain=figure).worth_it is None  # too few
 
 
 @pytest.mark.usefixtures("quick")
@@ -287,5 +289,5 @@ def test_refusals() -> None:
     with pytest.raises(IncompatibleError, match="30 of 30 rows of new have another class in old under the same id"):
         Adapter().fit_features(Features(new.vectors, np.arange(30) + 50, new.ids), old, names=("new", "old"))
     twice = Features(new.vectors, new.labels, np.r_[new.ids[:28], new.ids[:2]])
-    with pytest.raises(IncompatibleError, match="2 ids of new belong to several rows"):
+    with pytest.raises(DataError, match="2 ids of new occur more than once"):
         Adapter().fit_features(twice, old, names=("new", "old"))

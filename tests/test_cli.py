@@ -1,7 +1,9 @@
 """The commands: what they call, what they print, and how they exit when all is well."""
 
+import inspect
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -184,7 +186,7 @@ def shifted(tmp_path: Path, noise: float, name: str) -> Path:
     """200 features of 20 classes; the larger the noise, the worse the model."""
     labels = np.repeat(np.arange(20), 10)
     vectors = np.eye(20)[labels] + np.random.default_rng(0).normal(scale=noise, size=(200, 20))
-    Features(vectors.astype(np.float32), labels, space=name).save(tmp_path / name)
+    Features(vectors.astype(np.float32), labels, np.arange(200), space=name).save(tmp_path / name)
     return tmp_path / name
 
 
@@ -199,6 +201,34 @@ def test_require_compatible_is_an_exit_code(capsys: pytest.CaptureFixture[str], 
         assert required[1:] == plain[1:]
         assert ("below half of the old self test" in plain[2]) == (verdict == "no")
         assert bool(plain[2]) == (verdict == "no")
+
+
+def test_evaluate_hints_at_what_may_have_gone_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    old = shifted(tmp_path, 0.1, "old")
+    features = Features.load(old)
+    new = tmp_path / "new.npz"
+    np.savez(new, vectors=np.roll(features.vectors, 7, axis=1), labels=features.labels, ids=features.ids)
+    arguments = ("evaluate", "--old-query", old, "--old-gallery", old, "--new-query", new)
+    code, _, err = call(capsys, *arguments)
+    assert code == 0
+    forgotten, unknown = err.splitlines()
+    assert re.fullmatch(r"the cross test \([\d.]+%\) is below half of the old self test .* forget --adapter, .*", forgotten)
+    assert unknown.startswith(f"spaces unknown: new_query ({new}): nothing checks which model made them; --old-space")
+    assert call(capsys, *arguments, "--new-space", "new@1")[2].splitlines() == [forgotten]
+    assert call(capsys, *arguments[:-1], old)[2] == ""
+
+
+def test_a_backfill_by_the_same_model_gives_the_update_gain(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    old, new, out = shifted(tmp_path, 0.5, "old"), shifted(tmp_path, 0.1, "new"), tmp_path / "map.safetensors"
+    assert call(capsys, "adapt", "--old-features", old, "--new-features", new, "--method", "ridge", "--out", out)[0] == 0
+    arguments = ("evaluate", "--old-query", old, "--old-gallery", old, "--new-query", new, "--new-gallery", new, "--json")
+    assert json.loads(call(capsys, *arguments)[1])["update_gain"] is None
+    mapped = json.loads(call(capsys, *arguments, "--adapter", out)[1])
+    old_self, cross, new_self = (mapped[name]["top1"] for name in ("old_self", "cross", "new_self"))
+    assert mapped["update_gain"] == pytest.approx((cross - old_self) / (new_self - old_self))
+    code, out_text, _ = call(capsys, *arguments[:-1], "--adapter", out)
+    assert code == 0
+    assert "update gain" in out_text
 
 
 def test_evaluate_passes_every_option_on(
@@ -304,3 +334,52 @@ def test_a_fault_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("compatlearn.cli.recipe.load_recipe", fault)
     with pytest.raises(ZeroDivisionError):
         run(["recipe"])
+
+
+# help, misspelt and missing flags
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("adapt --new-features n.npz --out a.safetensors", "adapt needs --old-features; see compatlearn adapt --help"),
+        ("adapt --old-feature o.npz --new-features n.npz", "unknown option --old-feature; did you mean --old-features?"),
+        ("adapt --old-features", 'Command "adapt" parameter --old-features requires an argument.'),
+        ("compare --recipe digits", "compare needs --out; see compatlearn compare --help"),
+    ],
+)
+def test_a_flag_that_is_missing_or_misspelt(capsys: pytest.CaptureFixture[str], command: str, message: str) -> None:
+    assert call(capsys, *command.split()) == (2, "", f"compatlearn: {message}\n")
+
+
+COMMANDS = ("demo", "adapt", "evaluate", "extract", "pseudo", "train", "compare", "sweep", "recipe")
+
+
+def test_every_command_has_its_line_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "--help")
+    assert code == 0
+    assert all(re.search(rf"^│ {name} +\S", out, re.M) for name in COMMANDS)
+    assert "--install-completion" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example_that_parses(command: str) -> None:
+    examples = re.findall(r"^ *(compatlearn .+(?:\\\n.+)*)$", inspect.cleandoc(app[command].default_command.__doc__), re.M)
+    assert examples, f"{command} has no example"
+    for example in examples:
+        words = shlex.split(example.replace("\\\n", " "))[1:]
+        assert words[0] == command
+        app.parse_args(words, exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_is_described(command: str) -> None:
+    for argument in app[command].assemble_argument_collection():
+        assert argument.parameter.help, f"{command} {argument.name} has no help"
+
+
+@pytest.mark.parametrize("command", ["adapt", "evaluate --json", "nope", "extract --nope"])
+def test_usage_errors_need_no_torch(command: str) -> None:
+    script = "import sys; from compatlearn.cli import run; print(run(sys.argv[1:]), {'torch', 'numpy'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", script, *command.split()], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "2 set()\n"

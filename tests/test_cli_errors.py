@@ -297,8 +297,9 @@ PAIRS: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         "an id must name one item everywhere, and its class must not change",
     ),
     "no labels": (
-        {"new_query": {"labels": None, "space": "new"}},
-        "new_query has no labels, and they tell which neighbours are right; give every row a class",
+        {"old_gallery": {"labels": None, "space": "old"}},
+        "old_gallery has no labels, and nothing else says what answers a query; give every row a class, or give judgements "
+        "(--qrels)",
     ),
 }
 
@@ -311,13 +312,47 @@ def test_features_that_do_not_fit_together(capsys: pytest.CaptureFixture[str], t
         columns = {"vectors": VECTORS, "labels": LABELS, "space": name.split("_")[0]} | faults.get(name, {})
         Features(columns.pop("vectors"), **columns).save(tmp_path / name)
         arguments += [f"--{name.replace('_', '-')}", tmp_path / name]
-    assert complaint(capsys, 1, "evaluate", *arguments, "--require-compatible") == message
+        message = re.sub(rf"\b{name}\b", f"{name} ({tmp_path / name})", message)
+    assert complaint(capsys, 1, "evaluate", *arguments, "--require-compatible", progress=True) == message
 
 
 def test_evaluate_names_the_features_that_are_not_finite(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     good, bad = save(tmp_path / "good.npz"), save(tmp_path / "bad.npz", vectors=changed((3, 1), np.nan))
-    message = complaint(capsys, 1, "evaluate", "--old-query", good, "--old-gallery", good, "--new-query", bad)
-    assert re.fullmatch(r"1 of 30 rows of .* have NaN or infinity \(first: 3\); drop or extract them again", message)
+    arguments = ("evaluate", "--old-query", good, "--old-gallery", good, "--new-query", bad)
+    message = complaint(capsys, 1, *arguments, progress=True)  # after a line that says that rows are paired by number
+    assert message == f"1 of 30 rows of new_query ({bad}) have NaN or infinity (first: 3); drop or extract them again"
+    save(bad, vectors=changed((3, slice(None)), 0.0))
+    message = complaint(capsys, 1, *arguments, "--metric", "cosine", progress=True)
+    assert message == f"1 of 30 rows of new_query ({bad}) have length zero (first: 3); drop or extract them again"
+
+
+def test_evaluate_refuses_narrow_queries_unless_they_are_to_be_padded(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    Features(VECTORS, LABELS, np.arange(30), space="o").save(old)
+    Features(VECTORS[:, :3], LABELS, np.arange(30), space="n").save(new)
+    arguments = ("evaluate", "--old-query", old, "--old-gallery", old, "--new-query", new)
+    message = complaint(capsys, 1, *arguments)
+    assert message.startswith(f"new_query ({new}) has 3 dimensions and old_gallery ({old}) 4: without a map")
+    assert "; give --adapter, or --pad if the new model" in message
+    assert call(capsys, *arguments, "--pad")[0] == 0
+
+
+def test_evaluate_with_judgements(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    old, new, qrels = tmp_path / "old", tmp_path / "new", tmp_path / "test.tsv"
+    for path in (old, new):
+        Features(VECTORS, ids=[f"d{row}" for row in range(30)], space=path.name).save(path)
+    lines = [f"d{row}\td{(row + 10) % 30}\t1" for row in range(30)]
+    qrels.write_text("\n".join(["query-id\tcorpus-id\tscore", *lines, "d3\tother\t1"]))
+    arguments = ("evaluate", "--old-query", old, "--old-gallery", old, "--new-query", new, "--qrels", qrels, "--json")
+    code, out, err = call(capsys, *arguments)
+    assert (code, err) == (0, "")
+    figures = json.loads(out)
+    assert (figures["queries"], figures["queries_without_relevant"], figures["unknown_items"]) == (30, 0, 1)
+    assert figures["per_class"] == []
+    qrels.write_text("d1 d2\n")
+    assert complaint(capsys, 1, *arguments).startswith(f"line 1 of {qrels} is no judgement ('d1 d2')")
 
 
 # names and options

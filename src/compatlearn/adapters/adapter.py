@@ -13,8 +13,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 
 from ..arrays import Array, as_tensor, check_rows, like
-from ..errors import ConfigError, IncompatibleError, unknown
+from ..errors import ConfigError, IncompatibleError
 from ..features.features import Features
+from ..metric import check_metric
 from . import file
 from .choice import Wish, choose
 from .file import Record
@@ -24,8 +25,6 @@ from .network import MapNetwork
 from .pairs import BLOCK
 from .task import Tell, silent
 from .trials import Trial
-
-METRICS = ("euclidean", "cosine", "dot")
 
 
 class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -117,8 +116,8 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             ConfigError: as `fit`.
-            DataError: as `fit`; the message names the row and its id.
-            IncompatibleError: ids that do not match, are not unique, or have another class on the other side.
+            DataError: as `fit`, naming the row and its id; or an id that occurs more than once.
+            IncompatibleError: ids that do not match, or have another class on the other side.
             TrainingError: as `fit`.
         """
         self._check()
@@ -197,15 +196,14 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if self.direction != "query":
             known = "not available yet" if self.direction == "gallery" else "unknown"
             raise ConfigError(f"direction {self.direction!r} is {known}; use 'query': new queries search the old index")
-        if self.metric not in METRICS:
-            raise unknown("metric", self.metric, METRICS)
+        check_metric(self.metric)
         check_method(self.method, self.options or {}, unseen_classes=self.unseen_classes)
 
     def _fit(self, matched: Matched, *, tested: bool, tell: Tell) -> "Adapter":
         _, old = inspect(matched, directions=self.metric == "cosine")
         known = facts(matched, old)
         tell(f"data: {known}")
-        wish = Wish(self.method, self.options or {}, self.metric, self.seed, self.unseen_classes)
+        wish = Wish(self.method, self.options or {}, check_metric(self.metric), self.seed, self.unseen_classes)
         choice = choose(matched, old, wish, tested=tested, tell=tell)
         self.method_, self.network_, self.trials_, self.test_ = choice.method, choice.network, choice.trials, choice.test
         self.n_features_in_ = self.d_new

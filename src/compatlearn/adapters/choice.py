@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import DataError, TrainingError
+from ..metric import Metric
 from .matched import Matched, Seen
 from .methods import ADAPTERS, AUTO, CANDIDATES, UNLABELLED
 from .network import MapNetwork
@@ -24,7 +25,7 @@ class Wish:
 
     method: str
     options: Mapping[str, Any]
-    metric: str
+    metric: Metric
     seed: int
     unseen_classes: bool
 

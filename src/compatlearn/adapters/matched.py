@@ -11,8 +11,9 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from ..arrays import Array, as_numpy, as_tensor, check_labels, unit_length
-from ..errors import DataError, IncompatibleError, first_few
+from ..errors import DataError, IncompatibleError
 from ..features.features import Features
+from ..features.ids import pair
 from .pairs import BLOCK, Pairs
 
 FEWEST = 10  # pairs: of fewer nothing can be fitted that is worth a file
@@ -60,25 +61,13 @@ class Matched:
         """The items of `new`, each with its row of `old`.
 
         Raises:
-            IncompatibleError: a new row has no old one, an id names several rows, or an id has two classes.
+            DataError: an id occurs more than once.
+            IncompatibleError: a new row has no old one, row numbers meet ids, or an id has two classes.
         """
-        values, counts = np.unique(new.ids, return_counts=True)
-        if len(values) < len(new):
-            twice = values[counts > 1]
-            raise IncompatibleError(
-                f"{len(twice)} ids of {names[0]} belong to several rows (first: {first_few(twice)}); give every row its own id"
-            )
-        places = old.align(new.ids, names[1])
+        places = pair(new, old, names)
         labels = new.labels if new.has_labels else None
-        if old.has_labels:
-            theirs = old.require_labels()[places]
-            odd = new.ids[labels != theirs] if labels is not None else new.ids[:0]
-            if len(odd):
-                raise IncompatibleError(
-                    f"{len(odd)} of {len(new)} rows of {names[0]} have another class in {names[1]} under the same id "
-                    f"(first: {first_few(odd)}); an id must name one item in both, with one class"
-                )
-            labels = theirs
+        if labels is None and old.has_labels:
+            labels = old.require_labels()[places]
         pairs = Pairs(new.vectors, old.vectors, torch.arange(len(new)), torch.from_numpy(places))
         return cls(pairs, labels, names, new.ids, new.space, old.space)
 

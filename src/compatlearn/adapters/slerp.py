@@ -50,7 +50,6 @@ class Mixed:
         self.adapter, self.old, self.weight = adapter, old, weight
         self.d_new, self.d_old = adapter.d_new, adapter.d_old
         self.space_new, self.space_old = adapter.space_new, adapter.space_old
-        self.d_new, self.d_old = adapter.d_new, adapter.d_old
 
     def __call__(self, new: Array) -> Array:
         return slerp(self.old, self.adapter(new), self.weight)

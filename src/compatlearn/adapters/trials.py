@@ -14,7 +14,7 @@ from ..arrays import as_tensor
 from ..errors import DataError
 from ..evaluation.figures import Figure, bootstrap
 from ..indexes.exact import search
-from ..metric import check_metric
+from ..metric import Metric
 from .matched import Matched
 from .network import MapNetwork
 
@@ -23,6 +23,7 @@ SEARCHED = 200_000  # old vectors a trial searches, at most
 QUERIES = 2000  # pairs kept out to choose by, and as many to report on, at most
 SHARE = 0.1  # of the pairs, kept out for each of the two
 WANTED = 20  # of them at least, where a fifth of the pairs are that many
+DECIDING = 10  # of fewer queries an interval says nothing
 CLASSES_OUT = 0.2  # of the classes, where the gallery's are not those of the pairs
 NEIGHBOURS = 10
 
@@ -92,7 +93,7 @@ class Trial:
     @property
     def worth_it(self) -> bool | None:
         """Whether mapped queries beat the old ones, by the interval of the gain; None is undecided, or not tested."""
-        if self.gain is None or self.gain.low <= 0 < self.gain.high:
+        if self.gain is None or self.tested < DECIDING or self.gain.low <= 0 <= self.gain.high:
             return None
         return self.gain.low > 0
 
@@ -134,7 +135,7 @@ class KeptOut:
     matched: Matched
     rows: Int64[Tensor, " q"]
     gallery: Int64[Tensor, " g"]
-    metric: str
+    metric: Metric
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -184,7 +185,7 @@ class KeptOut:
         return torch.where(self.gallery[place] == self.rows, place, -1).numpy()
 
     def _nearest(self, queries: Tensor, gallery: Tensor, k: int) -> Int64[np.ndarray, "q k"]:
-        hits = search(queries, gallery, min(k, len(gallery) - 1), check_metric(self.metric), exclude=self._own)
+        hits = search(queries, gallery, min(k, len(gallery) - 1), self.metric, exclude=self._own)
         found: np.ndarray = as_tensor(hits.indices).cpu().numpy()
         return found
 

@@ -2,11 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from ..adapters.methods import AUTO, method_help
+from ..metric import Metric
+from .columns import Columns
 from .out import check_out_file
 from .output import show
 
@@ -17,11 +19,14 @@ def adapt(
     new_features: Path,
     out: Path,
     method: Annotated[str, Parameter(help=method_help())] = AUTO,
-    metric: Literal["euclidean", "cosine", "dot"] = "euclidean",
+    metric: Metric = "euclidean",
     unseen_classes: bool = False,
     seed: int = 0,
     json: bool = False,
     require_gain: bool = False,
+    new_space: str = "",
+    old_space: str = "",
+    columns: Annotated[Columns, Parameter(name="*")] = Columns(),  # noqa: B008
 ) -> int:
     """A map from a new model's vectors to an old one's, both models frozen, tested on pairs kept out of the fit.
 
@@ -37,16 +42,18 @@ def adapt(
         seed: of the pairs kept out and of training.
         json: everything as JSON on stdout.
         require_gain: exit with 3, and write nothing, unless mapped queries surely beat the old ones on the pairs kept out.
+        new_space: the new model, where its file does not say; `evaluate` then refuses vectors of another.
+        old_space: the old model, where its file does not say.
     """
     check_out_file(out, {"--old-features": old_features, "--new-features": new_features}, format="compatlearn-adapter")
     from ..adapters.adapter import Adapter
-    from ..features.features import Features
 
     adapter = Adapter(method, seed=seed, metric=metric, unseen_classes=unseen_classes)
     names = str(new_features), str(old_features)
-    old, new = (Features.load(path, verify=True) for path in (old_features, new_features))
+    files, spaces = {"old": old_features, "new": new_features}, {"old": old_space, "new": new_space}
+    features = columns.load(files, spaces)
     try:
-        adapter.fit_features(new, old, names=names, tell=_tell)
+        adapter.fit_features(features["new"], features["old"], names=names, tell=_tell)
     except KeyboardInterrupt:
         _tell("compatlearn: interrupted; a fit keeps nothing, the same command starts afresh")
         return 130
@@ -55,7 +62,11 @@ def adapt(
     refused = require_gain and worth_it is not True
     if not refused:
         adapter.save(out)
-    show(_result(adapter, None if refused else out) if json else _line(adapter, None if refused else out))
+    written = None if refused else out
+    if json:
+        show(_result(adapter, written))
+    else:
+        print(_line(adapter, written))  # one line, however wide the terminal is
     return 3 if refused else 0
 
 

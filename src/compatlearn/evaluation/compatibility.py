@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float, Int
 
 from ..arrays import check_rows
 from ..errors import DataError, IncompatibleError
+from ..features.checks import check_finite
 from ..features.classes import same_classes
-from ..features.ids import FeaturesLike, Items, check_space, rows_of
+from ..features.ids import FeaturesLike, Items, are_rows, check_space, rows_of
 from ..indexes.arrays import ArrayIndex
 from ..indexes.exact import search
 from ..indexes.hits import Hits
@@ -105,7 +106,7 @@ def compatibility(
     own = rows_of(old, gallery)
     judged = _judged(old, gallery, relevance)
     for one in {id(one.vectors): one for pair in pairs.values() for one in pair}.values():
-        check_rows(one.vectors, one.name, nonzero=metric == "cosine")
+        _check_vectors(one, nonzero=metric == "cosine")
     relevant = judged.counts(np.arange(len(old)), exclude=own)
     if not relevant.any():
         raise DataError(f"no row of {gallery.name} answers any of the {len(old)} queries: {_why(judged, relevance)}")
@@ -162,6 +163,14 @@ def _cross(query: Items, gallery: Items, adapter: Map | None, pad: bool) -> Item
     return replace(query, name=f"{query.name}, mapped,", vectors=vectors)
 
 
+def _check_vectors(items: Items, *, nonzero: bool) -> None:
+    """Before anything is searched, so that the message names the features, the row and the id."""
+    if isinstance(items.vectors, np.ndarray):
+        check_finite(items.vectors, None if are_rows(items.ids_from) else items.ids, items.name, nonzero=nonzero)
+    else:
+        check_rows(items.vectors, items.name, nonzero=nonzero)
+
+
 def _judged(old: Items, gallery: Items, relevance: Relevance | None) -> Relevance:
     """What answers each query, by row number."""
     if relevance is not None:
@@ -173,7 +182,7 @@ def _judged(old: Items, gallery: Items, relevance: Relevance | None) -> Relevanc
                 f"{items.name} has no labels, and nothing else says what answers a query; give every row a class, "
                 "or give judgements (relevance=Relevance.from_qrels(...))"
             )
-        labels.append(items.labels if items.classes is None else np.array(items.classes)[items.labels])
+        labels.append(items.labels)
     return Relevance.from_labels(*labels)
 
 
