@@ -5,7 +5,7 @@ CompatlearnError
 │   └── FormatError     a file that is not what it should be: truncated, foreign, changed
 ├── ConfigError         an unknown method, option or recipe key, or a value out of range
 ├── IncompatibleError   two things that do not fit: dimensions, spaces, ids
-└── TrainingError       training cannot go on: the loss is not finite, or a process died
+└── TrainingError       training cannot continue: the loss is not finite, or a process died
 
 The command line prints the message as one line and exits with 1. A message states the fact, the numbers and the remedy.
 """
@@ -35,7 +35,7 @@ class IncompatibleError(CompatlearnError, ValueError):
 
 
 class TrainingError(CompatlearnError, RuntimeError):
-    """Training cannot go on."""
+    """Training cannot continue: the loss is not finite, or a process died."""
 
 
 def first_few(items: Iterable[object], limit: int = 3) -> str:
