@@ -241,14 +241,14 @@ def adapt_slowly(folder: Path) -> None:
     """One call of the command line on a slow disk, so that the write, too, lasts long enough to be killed in."""
     flush = os.fsync
     os.fsync = lambda descriptor: (time.sleep(0.02), flush(descriptor), time.sleep(0.02))[1]
-    sys.exit(run([str(word) for word in command(folder, "--method", "residual-mlp", "--seed", "4")]))
+    sys.exit(run([str(word) for word in command(folder, "--method", "procrustes", "--seed", "4")]))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_killed_at_thirty_moments(files: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["pytest", "compatlearn.adapters.adapter", "compatlearn.adapters.heads", "test_adapt_command"]
+        ["pytest", "compatlearn.adapters.closed", "compatlearn.cli.adapt", "compatlearn.cli.columns", "test_adapt_command"]
     )
 
     def start() -> multiprocessing.process.BaseProcess:
