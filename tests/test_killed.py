@@ -1,4 +1,4 @@
-"""`compatlearn extract`, killed again and again wherever it is, ends with the bytes of an extraction that nobody killed."""
+"""Commands that are killed again and again, wherever they are, end with the bytes of a run that nobody killed."""
 
 import multiprocessing
 import os
@@ -21,26 +21,38 @@ STAGES = (".vectors*", "vectors.npy", ".rows*", "rows.parquet", ".skipped*", "sk
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 
 
-def command(data: Path, out: Path) -> None:
+def command(arguments: list[str]) -> None:
     """One call of the command line, on a slow disk, so that every stage lasts long enough to be killed in."""
+    import torch
+
+    torch.set_num_threads(1)
     flush = os.fsync
     os.fsync = lambda descriptor: (time.sleep(0.01), flush(descriptor))[1]
-    options = ["--shard-rows", "2", "--batch-size", "1", "--tolerance", "0.1"]
-    sys.exit(run(["extract", "--data", str(data), "--model", "samples:mean_colour", "--out", str(out), *options]))
+    sys.exit(run(arguments))
+
+
+Start = Callable[[list[str]], multiprocessing.process.BaseProcess]
 
 
 @pytest.fixture(scope="module")
-def start() -> Callable[[Path, Path], multiprocessing.process.BaseProcess]:
-    """Starts the command in a process of its own: a copy of one that has imported everything and done nothing."""
+def start() -> Start:
+    """Starts a command in a process of its own: a copy of one that has imported everything and done nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "compatlearn.encoders.extract", "compatlearn.data.sources", "test_killed"])
+    modules = ["encoders.extract", "data.sources", "comparison.compare", "training.train", "cli.train"]
+    libraries = ["pytest", "accelerate", "torch.utils.data", "matplotlib.figure", "test_killed"]
+    context.set_forkserver_preload([*libraries, *(f"compatlearn.{name}" for name in modules)])
 
-    def begin(data: Path, out: Path) -> multiprocessing.process.BaseProcess:
-        process = context.Process(target=command, args=(data, out))
+    def begin(arguments: list[str]) -> multiprocessing.process.BaseProcess:
+        process = context.Process(target=command, args=(arguments,))
         process.start()
         return process
 
     return begin
+
+
+def extraction(data: Path, out: Path) -> list[str]:
+    options = ["--shard-rows", "2", "--batch-size", "1", "--tolerance", "0.1"]
+    return ["extract", "--data", str(data), "--model", "samples:mean_colour", "--out", str(out), *options]
 
 
 def kill(process: multiprocessing.process.BaseProcess) -> bool:
@@ -65,13 +77,13 @@ def entries(folder: Path, pattern: str) -> set[tuple[str, int]]:
     return {(path.name, path.stat().st_ino) for path in folder.glob(pattern)}
 
 
-def test_killed_anywhere_again_and_again(start: Callable[..., multiprocessing.process.BaseProcess], tmp_path: Path) -> None:
+def test_killed_anywhere_again_and_again(start: Start, tmp_path: Path) -> None:
     data = image_folder(tmp_path / "pets", {CAT: 21, DOG: 20})
     for name in UNREADABLE:
         (data / name).write_bytes(b"no picture")
-    finish(start(data, tmp_path / "warm"))
+    finish(start(extraction(data, tmp_path / "warm")))
     started = time.monotonic()
-    finish(start(data, tmp_path / "whole"))
+    finish(start(extraction(data, tmp_path / "whole")))
     duration = time.monotonic() - started
     expected = contents(tmp_path / "whole")
     features = Features.load(tmp_path / "whole", verify=True)
@@ -83,7 +95,7 @@ def test_killed_anywhere_again_and_again(start: Callable[..., multiprocessing.pr
     while kills < 12:  # while shards are written, most of the time
         out = tmp_path / f"anywhere{kills}"
         while True:
-            process = start(data, out)
+            process = start(extraction(data, out))
             process.join(moments.uniform(0, duration))
             if not kill(process):
                 break
@@ -91,7 +103,7 @@ def test_killed_anywhere_again_and_again(start: Callable[..., multiprocessing.pr
         assert contents(out) == expected
 
     out, landed = tmp_path / "end", []
-    process = start(data, out)
+    process = start(extraction(data, out))
     while not list(out.glob("shards/00020.npz")):
         assert process.exitcode is None
         time.sleep(0.001)
@@ -100,10 +112,57 @@ def test_killed_anywhere_again_and_again(start: Callable[..., multiprocessing.pr
     for stage in STAGES:
         again = shutil.copytree(out, tmp_path / f"end{len(landed)}")
         before = entries(again, stage)
-        process = start(data, again)
+        process = start(extraction(data, again))
         while process.exitcode is None and not entries(again, stage) - before:
             time.sleep(0.001)
         landed.append(kill(process) and (again / "plan.json").exists())
-        finish(start(data, again))
+        finish(start(extraction(data, again)))
         assert contents(again) == expected, stage
     assert sum(landed) >= 6, landed  # of 8
+
+
+SMALL = ["--epochs", "3", "--batch-size", "8", "--resize", "8", "--image-size", "8"]
+
+
+def training(data: Path, out: Path) -> list[str]:
+    resume = ["--resume"] if (out / "run.json").exists() else []
+    return ["train", "--data", f"{data}:train", "--backbone", "small_resnet8", "--out", str(out), *SMALL, *resume]
+
+
+def comparison(data: Path, out: Path) -> list[str]:
+    models = ["--old-backbone", "small_resnet8", "--new-backbone", "small_resnet8", "--methods", "random-walk,ridge"]
+    return ["compare", "--data", str(data), "--out", str(out), *models, *SMALL]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "results", "count"),
+    [(training, ["model.safetensors", "run.json", "skipped.json"], 30), (comparison, ["results.json"], 30)],
+    ids=["train", "compare"],
+)
+def test_training_killed_anywhere_again_and_again(
+    start: Start, tmp_path: Path, arguments: Callable[[Path, Path], list[str]], results: list[str], count: int
+) -> None:
+    data, whole = tmp_path / "pets", tmp_path / "whole"
+    for split, images in (("train", 20), ("val", 6)):
+        image_folder(data / split, {CAT: images, DOG: images})
+    started = time.monotonic()
+    finish(start(arguments(data, whole)))
+    duration = time.monotonic() - started
+    expected = contents(whole)
+    assert set(results) <= set(expected)
+
+    moments, kills, runs = random.Random(1), 0, 0
+    while kills < count:
+        out = tmp_path / f"anywhere{runs}"
+        runs += 1
+        while True:
+            process = start(arguments(data, out))
+            process.join(moments.uniform(0, duration))
+            if not kill(process):
+                break
+            kills += 1
+        found = contents(out)
+        assert sorted(found) == sorted(expected)
+        for name in expected:
+            if name in results or name.endswith((".safetensors", ".npy")):
+                assert found[name] == expected[name], name

@@ -13,7 +13,7 @@ from multiprocessing import connection, resource_tracker
 from typing import Any, NamedTuple
 
 from .. import progress
-from ..errors import TrainingError
+from ..errors import CompatlearnError, TrainingError
 
 Work = Callable[..., None]
 KILLED = getattr(signal, "SIGKILL", None)
@@ -138,7 +138,8 @@ def _serve(pipe: Any, threads: int, said: set[str]) -> None:
 
 def _send_error(pipe: Any, error: Exception) -> None:
     trace = "".join(traceback.format_exception(error))
-    error.add_note(f"in a worker process:\n{trace}")  # a traceback itself does not travel
+    if not isinstance(error, CompatlearnError):
+        error.add_note(f"in a worker process:\n{trace}")  # a traceback itself does not travel
     try:
         pipe.send(error)
     except Exception:  # nor do some errors of other packages

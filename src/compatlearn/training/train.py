@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -23,7 +22,7 @@ from ..locks import locked
 from ..progress import track
 from .arithmetic import choose_arithmetic
 from .batches import TrainingSet, augment
-from .runs import keep_log, load_checkpoint, open_run, save_checkpoint
+from .runs import discard_checkpoints, keep_log, load_checkpoint, open_run, save_checkpoint
 
 
 def train(
@@ -146,8 +145,7 @@ def _fit(
     trained: Learner = accelerator.unwrap_model(model)
     if accelerator.is_main_process:
         save_learner(trained, out / "model.safetensors")
-        for left in out.glob("*checkpoint*"):
-            shutil.rmtree(left)
+        discard_checkpoints(out)
     accelerator.wait_for_everyone()
     for tracker in accelerator.trackers:
         tracker.finish()
