@@ -14,11 +14,13 @@ import torch
 from safetensors import safe_open
 
 import compatlearn
+from compatlearn.adapters.methods import ADAPTERS
 from compatlearn.cli.app import app, run
 from compatlearn.config import Recipe, load_recipe
 from compatlearn.features.features import Features
 from compatlearn.pseudo.centres import mean_classifier, random_walk_classifier
 from compatlearn.pseudo.softmax import trained_classifier
+from compatlearn.pseudo.table import CLASSIFIERS
 from samples import CAT, DOG, call, clusters, image_folder, picture
 
 WEIGHTS = "embedder.backbone.0.weight"
@@ -364,7 +366,9 @@ def test_every_command_has_its_line_in_the_help(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_help_has_an_example_that_parses(command: str) -> None:
-    examples = re.findall(r"^ *(compatlearn .+(?:\\\n.+)*)$", inspect.cleandoc(app[command].default_command.__doc__), re.M)
+    examples = re.findall(
+        r"^ *(compatlearn [^\\\n]+(?:\\\n.+)*)$", inspect.cleandoc(app[command].default_command.__doc__), re.M
+    )
     assert examples, f"{command} has no example"
     for example in examples:
         words = shlex.split(example.replace("\\\n", " "))[1:]
@@ -374,12 +378,19 @@ def test_every_help_has_an_example_that_parses(command: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_flag_is_described(command: str) -> None:
-    for argument in app[command].assemble_argument_collection():
-        assert argument.parameter.help, f"{command} {argument.name} has no help"
+    for argument in app[command].assemble_argument_collection(parse_docstring=True):
+        assert argument.parameter.help or argument.name == "*", f"{command} {argument.name} has no help"
 
 
 @pytest.mark.parametrize("command", ["adapt", "evaluate --json", "nope", "extract --nope"])
 def test_usage_errors_need_no_torch(command: str) -> None:
-    script = "import sys; from compatlearn.cli import run; print(run(sys.argv[1:]), {'torch', 'numpy'} & {*sys.modules})"
+    script = "import sys; from compatlearn.cli.app import run; print(run(sys.argv[1:]), {'torch', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", script, *command.split()], capture_output=True, text=True, timeout=60)
     assert done.stdout == "2 set()\n"
+
+
+def test_the_help_names_every_entry_of_a_table() -> None:
+    for command, table in (("adapt", ADAPTERS), ("pseudo", CLASSIFIERS)):
+        arguments = app[command].assemble_argument_collection(parse_docstring=True)
+        text = next(argument.parameter.help for argument in arguments if argument.name == "--method")
+        assert all(re.search(rf"(?<![\w-]){name}(?![\w-])", text) for name in table), text

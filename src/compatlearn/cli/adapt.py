@@ -33,6 +33,11 @@ def adapt(
     The figure printed is of pairs that neither fitted the map nor chose its method. The trials are fitted to 20,000 pairs
     at most, the map that is written to all of them.
 
+    ```
+    compatlearn adapt --old-features index.parquet --new-features new-pairs.parquet --out new-to-old.safetensors
+    compatlearn adapt --old-features old.npz --new-features new.npz --method ridge --metric cosine --out map.safetensors
+    ```
+
     Args:
         old_features: the old model's features.
         new_features: the new model's features of the same items, matched by id.

@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..config import load_recipe
+from .out import check_out_folder
 from .output import show
 
 Axis = Annotated[list[float] | None, Parameter(consume_multiple=True, negative=())]
@@ -28,10 +29,11 @@ def compare(*, out: Path, recipe: Path | None = None, json: Switch = False, **ov
         json: print the results as JSON on stdout instead of a table.
         overrides: any key of a recipe, such as --epochs 10 or --data FOLDER.
     """
+    check_out_folder(out, {"--data": overrides.get("data"), "--recipe": recipe}, "comparison")
+    settings = load_recipe(recipe, overrides)
     from ..comparison.compare import compare as run
     from ..report.tables import table
 
-    settings = load_recipe(recipe, overrides)
     results = run(settings, out)
     show(results if json else table(results))
     print(f"{out / 'results.json'}  {out / 'report.html'}", file=sys.stderr)
@@ -65,10 +67,11 @@ def sweep(
         json: print the results as JSON on stdout instead of a table.
         overrides: any key of a recipe, such as --epochs 10 or --data FOLDER.
     """
+    check_out_folder(out, {"--data": overrides.get("data"), "--recipe": recipe}, "comparison")
+    settings = load_recipe(recipe, overrides)
     from ..comparison.compare import sweep as run
     from ..report.tables import table
 
-    settings = load_recipe(recipe, overrides)
     axes = {"temperatures": temperatures or (), "dampings": dampings or (), "label_noises": label_noises or ()}
     results = run(settings, out, methods=methods or ("random-walk",), **axes)
     show(results if json else table(results))

@@ -9,8 +9,12 @@ from .compare import compare
 def demo(*, out: Path = Path("runs/demo"), seeds: int = 3) -> int:
     """The paper's methods and two heads on the embedded digits: a table, results.json and one HTML page; about a minute.
 
+    ```
+    compatlearn demo
+    ```
+
     Args:
-        out: folder of the run; run again, it goes on where it was stopped.
-        seeds: trainings of each method.
+        out: folder of the run; the same command resumes an interrupted run.
+        seeds: training runs per method.
     """
     return compare(recipe=bundled_recipe("digits"), out=out, seeds=str(seeds))

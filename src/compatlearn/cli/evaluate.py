@@ -42,6 +42,12 @@ def evaluate(
 ) -> int:
     """Is the new model compatible, and what is lost against re-embedding everything?
 
+    ```
+    compatlearn evaluate --old-query old-queries.npz --old-gallery index.npz --new-query new-queries.npz \\
+        --adapter new-to-old.safetensors --require-compatible
+    compatlearn evaluate --old-query q.npz --old-gallery index.npz --new-query n.npz --qrels qrels/test.tsv --json
+    ```
+
     Args:
         old_query: the old model's features of the queries.
         old_gallery: the old model's features of the gallery.

@@ -28,7 +28,12 @@ def extract(
     engine: Engine = "local",
     address: str | None = None,
 ) -> int:
-    """Features of labelled images on disk; an interrupted run goes on at its first missing shard.
+    """Features of labelled images on disk; an interrupted run resumes at its first missing shard.
+
+    ```
+    compatlearn extract --data images:train --model vendor:embed --out features/old-train
+    compatlearn extract --data gallery.parquet --model runs/new --id-column sku --out features/new-gallery
+    ```
 
     Args:
         data: digits, Parquet files, an image folder, ImageNet, Places365 or a hub name; `DATA:val` chooses a split.

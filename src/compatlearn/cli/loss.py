@@ -13,6 +13,7 @@ from ..losses import InfluenceLoss
 from ..pseudo.table import load_classifier
 from ..training.knowledge import OldKnowledge
 from ..training.methods import find_trained
+from .columns import Columns
 
 
 def load_loss(
@@ -22,12 +23,14 @@ def load_loss(
     features: Path | None,
     method: str | None,
     independent: Path | None = None,
+    columns: Columns = Columns(),  # noqa: B008
 ) -> nn.Module | None:
     """The compatible loss from files: a pseudo classifier, or old features of the training images (matched by id).
 
     Args:
         method: how features are used; None is the random walk.
         independent: an independently trained model's features of the training images, for `bt2`.
+        columns: names of columns in these files.
 
     Raises:
         ConfigError: both are given, or the method is unknown or has no features to use.
@@ -45,13 +48,14 @@ def load_loss(
         return InfluenceLoss(as_tensor(classifier).float(), scale=config.scale)
     if features is None:
         return None
-    vectors = _aligned(features, images)
-    known = None if independent is None else _aligned(independent, images)
+    files = {"features": features} | ({} if independent is None else {"independent": independent})
+    loaded = columns.load(files)
+    vectors = _aligned(loaded["features"], features, images)
+    known = None if independent is None else _aligned(loaded["independent"], independent, images)
     options = {"seed": config.seed, "scale": config.scale, "epochs": config.epochs}
     return chosen.loss(OldKnowledge(vectors, images.labels, len(images.classes), independent=known, options=options))
 
 
-def _aligned(path: Path, images: Images) -> Array:
-    features = Features.load(path, verify=True)
+def _aligned(features: Features, path: Path, images: Images) -> Array:
     vectors: Array = features.vectors[features.align(images.ids, str(path), "the training images", images.ids_from)]
     return vectors

@@ -32,10 +32,14 @@ def pseudo(
 ) -> int:
     """A pseudo classifier from old features of the new training data.
 
+    ```
+    compatlearn pseudo --features features/old-train --out pseudo.safetensors
+    ```
+
     Args:
         features: what `extract` wrote, or .npy, .npz, .parquet, .safetensors with vectors and labels.
         out: the .safetensors file to write.
-        method: random-walk, normalized-mean, mean or trained.
+        method: random-walk, normalized-mean, mean, trained or prototype-perturbation.
         temperature: T of the random walk.
         damping: λ of the random walk.
         steps: steps of the random walk; by default its limit.

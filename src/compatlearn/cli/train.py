@@ -6,6 +6,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..config import TrainConfig, check
+from ..extras import require
+from .columns import Columns
+from .out import check_out_folder
 
 
 def train(
@@ -18,9 +21,15 @@ def train(
     method: str | None = None,
     independent: Path | None = None,
     resume: bool = False,
+    columns: Annotated[Columns, Parameter(name="*")] = Columns(),  # noqa: B008
     config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008
 ) -> int:
     """A model whose queries search the old vectors; without --pseudo or --features an independent one.
+
+    ```
+    compatlearn train --data images --backbone resnet50 --pseudo pseudo.safetensors --out runs/new
+    compatlearn train --data images --backbone resnet50 --features features/old-train --method l2 --out runs/new
+    ```
 
     Args:
         data: as for `extract`; the training split.
@@ -30,8 +39,11 @@ def train(
         features: old features of the training images, matched by id, for --method; instead of --pseudo.
         method: with --features: how they are used; by default random-walk.
         independent: with --method bt2: an independently trained model's features of the training images.
-        resume: go on with an interrupted run; the result is that of an uninterrupted one.
+        resume: continue an interrupted run; the result is that of an uninterrupted one.
     """
+    inputs = {"--data": data, "--pseudo": pseudo, "--features": features, "--independent": independent}
+    check_out_folder(out, inputs, "run")
+    require("accelerate")
     from accelerate import PartialState
 
     from ..data.images import load_pixels
@@ -42,7 +54,7 @@ def train(
 
     check(config)
     images, pixels, skipped = load_pixels(open_images(data), config.resize, tolerance=config.tolerance)
-    loss = load_loss(images, config, pseudo, features, method, independent)
+    loss = load_loss(images, config, pseudo, features, method, independent, columns)
     run(images, config, out, backbone=backbone, loss=loss, pixels=pixels, resume=resume)
     processes = PartialState()  # of `accelerate launch`; usually this one alone
     if processes.is_main_process:
