@@ -14,14 +14,11 @@ from typing import Any
 import torch
 
 from ..errors import CompatlearnError, ConfigError, DataError
+from ..extras import require
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray starts
-try:
-    import ray
-    import ray.data
-except ImportError as error:
-    raise ConfigError(f"--engine ray needs Ray ({error}); install compatlearn[ray]") from error
-
+ray = require("ray")
+require("ray.data")
 get, put = ray.get, ray.put  # memory that workers share
 
 

@@ -4,12 +4,18 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from PIL import Image
 
 from ..errors import ConfigError, DataError
+from ..extras import require
+
+if TYPE_CHECKING:
+    from PIL import Image
+else:
+    Image = require("PIL.Image")
 
 Pixels = UInt8[np.ndarray, "_ 3 s s"]
 BLOCK = 64  # images decoded by a thread before it takes the next: one at a time would cost more than a small image
@@ -129,7 +135,7 @@ def decode(
 
 def load_pixels(images: Images, size: int, *, tolerance: float = 0.001) -> tuple[Images, Pixels | None, list[tuple[str, str]]]:
     """`decode` where the pixels take at most half of the free memory; otherwise no pixels, to be decoded as needed."""
-    import psutil
+    psutil = require("psutil")
 
     if len(images) * 3 * size * size > psutil.virtual_memory().available / 2:
         return images, None, []

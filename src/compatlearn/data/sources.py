@@ -7,14 +7,20 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from ..errors import DataError, FormatError, first_few
+from ..extras import require
 from .images import Images, to_rgb
 from .splits import SPLITS, choose_split, split_rows
+
+if TYPE_CHECKING:
+    from PIL import Image
+else:
+    Image = require("PIL.Image")
 
 IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 

@@ -5,19 +5,24 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int64
-from PIL import Image
 
 from ..errors import DataError, FormatError, first_few
+from ..extras import require
 from .hub import asking_hub
 from .images import Images, to_rgb
 from .splits import choose_split
+
+if TYPE_CHECKING:
+    from PIL import Image
+else:
+    Image = require("PIL.Image")
 
 IMAGE_COLUMNS = ("image", "img", "picture")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
@@ -39,7 +44,7 @@ def open_parquet(files: list[Path], every: list[Path], data: str, *, id_column: 
         FormatError: they are not Parquet, or do not have the same columns.
         DataError: no images or labels in them, or no such id column.
     """
-    import datasets
+    datasets = require("datasets")
 
     datasets.disable_progress_bars()
     rows = {file: _row_count(file) for file in every}
@@ -69,7 +74,7 @@ def open_hub(name: str, split: str | None, data: str, *, id_column: str | None =
     Raises:
         DataError: there is none of that name, the hub cannot be reached, or it has no such id column.
     """
-    import datasets
+    datasets = require("datasets")
 
     with asking_hub(f"{name} is no file or folder here, and the hub did not give it", "check the name and the network"):
         splits = datasets.load_dataset(name)
@@ -91,7 +96,7 @@ def _images(table: Any, columns: Callable[[str], Iterable[pa.ChunkedArray]], dat
 
     columns: the column of some name in every split of the source.
     """
-    import datasets
+    datasets = require("datasets")
 
     if not len(table):
         raise DataError(f"{data} has no rows; choose another split or write it again")
@@ -115,7 +120,7 @@ def _labels(
     table: Any, column: str, columns: Callable[[str], Iterable[pa.ChunkedArray]], data: str
 ) -> tuple[Int64[np.ndarray, " n"], list[str]]:
     """(n,) classes in [0, c), and their c names."""
-    import datasets
+    datasets = require("datasets")
 
     values = table.data.column(column).to_pylist()
     missing = [row for row, value in enumerate(values) if value is None or value == -1]

@@ -5,19 +5,24 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import nn
 
 from ..arrays import Array, as_tensor
 from ..data.images import to_square
 from ..errors import ConfigError, DataError, FormatError
+from ..extras import require
 from .model_file import load_learner
 from .networks import Embedder, ModelSpec, build_backbone, load_function, weights_hash
+
+if TYPE_CHECKING:
+    from PIL import Image
+else:
+    Image = require("PIL.Image")
 
 
 def _as_it_is(picture: Image.Image) -> Image.Image:
@@ -158,8 +163,8 @@ def _preprocessing(name: str, network: nn.Module) -> ModelSpec:
     Raises:
         ConfigError: there is no record, or it cannot be honoured here.
     """
-    from timm.data.config import resolve_model_data_config
-    from torchvision import models
+    resolve_model_data_config = require("timm.data.config").resolve_model_data_config
+    models = require("torchvision.models")
 
     colours: dict[str, Any]
     if not hasattr(network, "pretrained_cfg"):

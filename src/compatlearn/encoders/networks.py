@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..data.hub import asking_hub
 from ..errors import ConfigError, DataError
+from ..extras import require
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -161,8 +162,8 @@ def build_backbone(name: str, *, pretrained: bool = False) -> nn.Module:
         if pretrained:
             raise ConfigError(f"{name} has no weights of its own; give the folder of a run of `compatlearn train`")
         return small_resnet(int(small[1]))
-    import timm
-    import torchvision
+    timm = require("timm")
+    torchvision = require("torchvision")
 
     if name.startswith("hf-hub:") or name.split(".")[0] in timm.list_models():
         return _from_timm(name, pretrained)
@@ -177,7 +178,7 @@ def build_backbone(name: str, *, pretrained: bool = False) -> nn.Module:
 
 
 def _from_timm(name: str, pretrained: bool) -> nn.Module:
-    import timm
+    timm = require("timm")
 
     asked = pretrained or name.startswith("hf-hub:")
     with asking_hub(f"the weights of {name} cannot be had", "pass a file as --weights") if asked else nullcontext():
@@ -189,7 +190,7 @@ def _from_timm(name: str, pretrained: bool) -> nn.Module:
 
 
 def _from_torchvision(name: str, pretrained: bool) -> nn.Module:
-    import torchvision
+    torchvision = require("torchvision")
 
     options = {"aux_logits": False, "init_weights": False} if name == "googlenet" and not pretrained else {}
     try:

@@ -4,14 +4,20 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Int
-from PIL import Image
 
 from ..arrays import Array, as_numpy
 from ..errors import IncompatibleError
 from ..evaluation.relevance import Relevance
+from ..extras import require
+
+if TYPE_CHECKING:
+    from PIL import Image
+else:
+    Image = require("PIL.Image")
 
 Found = list[tuple[Image.Image, str, bool]]
 LARGEST = 112  # pixels of the longer side in the page

@@ -18,6 +18,7 @@ from ..data.images import Images, Pixels
 from ..encoders.model_file import load_learner, save_learner
 from ..encoders.networks import Embedder, Learner, ModelSpec, memory_format
 from ..errors import ConfigError, TrainingError, unknown
+from ..extras import require
 from ..locks import locked
 from ..progress import track
 from .arithmetic import choose_arithmetic
@@ -57,6 +58,7 @@ def train(
 
     Source: Non-Inherent Feature Compatible Learning, Eq. 12 and section 4.2.
     """
+    require("accelerate")
     from accelerate import Accelerator
     from accelerate.utils import DataLoaderConfiguration, set_seed
 

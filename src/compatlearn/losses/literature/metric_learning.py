@@ -1,12 +1,12 @@
 """Any loss of pytorch-metric-learning, with old features as references. The library is an extra, `compatlearn[metric]`."""
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor
 
 from ...errors import ConfigError, unknown
+from ...extras import require
 from ..batch import exact
 
 
@@ -24,10 +24,7 @@ def metric_learning_loss(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor
     Raises:
         ConfigError: the library is not installed, has no loss of that name, or the loss needs arguments.
     """
-    try:
-        losses = import_module("pytorch_metric_learning.losses")
-    except ImportError as error:
-        raise ConfigError(f"'pml:{name}' needs pytorch-metric-learning; install compatlearn[metric]") from error
+    losses = require("pytorch_metric_learning.losses")
     if name not in dir(losses):
         raise unknown("loss of pytorch-metric-learning", name, [each for each in dir(losses) if each.endswith("Loss")])
     try:
