@@ -374,7 +374,7 @@ def test_id_columns_of_images_that_cannot_be(capsys: pytest.CaptureFixture[str],
     assert not (tmp_path / "out").exists()
     data = write_images(tmp_path / "twice.parquet", [0, 1, 0], filename=["x", "x", "z"])
     code, _, err = call(capsys, "extract", "--data", data, *command[3:])
-    assert (code, err) == (0, f"{data}: ids are row numbers, for the values of 'filename' are not unique\n")
+    assert (code, err) == (0, f"{data}: ids are row numbers, because column 'filename' repeats a value\n")
     assert open_images(str(image_folder(tmp_path / "pets", {CAT: 1, DOG: 1}))).ids_from == "file names"
 
 

@@ -45,7 +45,11 @@ def extract(
         engine: where it runs: here, or on a Ray cluster.
         address: host:port of the cluster, or auto; without one it is started here.
     """
-    check_out_folder(out, {"--data": None if data == "digits" else data, "--model": model, "--weights": weights}, "features")
+    check_out_folder(
+        out,
+        {"--data": None if data.partition(":")[0] == "digits" else data, "--model": model, "--weights": weights},
+        "features",
+    )
     from ..data.sources import open_images
     from ..encoders.encoder import load_encoder
     from ..encoders.extract import extract
@@ -78,6 +82,6 @@ def _with_ids(open_images: Any, data: str, id_column: str | None) -> "Images":
     if candidates:
         hint = f"--id-column {candidates[0]} would use column {candidates[0]!r}"
         print(f"{data}: ids are {images.ids_from}; {hint}", file=sys.stderr)
-    elif "not unique" in images.ids_from:
+    elif "because" in images.ids_from:
         print(f"{data}: ids are {images.ids_from}", file=sys.stderr)
     return images

@@ -25,6 +25,7 @@ from ..encoders.extract import extract as extract_here
 from ..errors import ConfigError, DataError
 from ..features.features import Features
 from ..features.folder import SHARDS
+from ..features.formats import column_names
 from ..features.writer import FeatureWriter
 from ..files import remove
 from ..indexes.exact import merge, nearest
@@ -101,7 +102,7 @@ def classifier_builder(path: Path, vector_column: str | None = None) -> Callable
     return build
 
 
-def searcher(files: Sequence[tuple[Path, Features]]) -> Callable[..., Hits]:
+def searcher(files: Sequence[tuple[Path, Features]], vector_column: str | None = None) -> Callable[..., Hits]:
     """`search` among features that were read from files, some queries in a part of the gallery a task.
 
     Its distances are float64, those of the first d_gallery dimensions.
@@ -109,7 +110,9 @@ def searcher(files: Sequence[tuple[Path, Features]]) -> Callable[..., Hits]:
 
     def place(vectors: Array) -> Any:
         path = next((path.resolve() for path, features in files if features.vectors is vectors), None)
-        return path or put(vectors)  # rows in another order are in no file
+        if path is None:
+            return put(vectors)  # rows in another order are in no file
+        return (path, vector_column) if vector_column else path
 
     def search(queries: Array, gallery: Array, k: int, metric: Metric, *, exclude: Int[np.ndarray, " q"]) -> Hits:
         parts = _ranges(len(gallery), -(-len(gallery) // PART))
@@ -171,7 +174,7 @@ def _vectors(place: Any) -> np.ndarray:
         return get(path)
     if not path.exists():
         raise ConfigError(f"{socket.gethostname()} sees no {path}; keep it where every node of the cluster sees it")
-    return Features.load(path, vector_column=column, id_column="row").vectors
+    return Features.load(path, vector_column=column if column in column_names(path) else None, id_column="row").vectors
 
 
 def _build_group(

@@ -105,7 +105,7 @@ def _images(table: Any, columns: Callable[[str], Iterable[pa.ChunkedArray]], dat
             f"column {image!r} of {data} is {kind}, not images; store encoded files, or struct<bytes, path>"
         ) from error
     ids, ids_from = _ids(table, id_column, data)
-    taken = {image, label, *ID_COLUMNS} if ids_from == ROWS and id_column is None else set(table.column_names)
+    taken = {image, label, *ID_COLUMNS} if ids_from.startswith(ROWS) and id_column is None else set(table.column_names)
     others = tuple(name for name in table.column_names if name not in taken and _unique(table, name) is not None)
     rows = np.arange(len(labels))
     return Images(_TableReader(table, image), labels, ids, rows, tuple(classes), data, ids_from, others)
@@ -177,7 +177,7 @@ def _ids(table: Any, id_column: str | None, data: str) -> tuple[np.ndarray, str]
             f"column {id_column!r} of {data} cannot be the ids: it must hold an integer or a text in every row, no two alike; "
             f"it is {table.features[id_column]} with {values} values in {len(table)} rows; name another"
         )
-    return rows, f"{ROWS}, for the values of {', '.join(map(repr, present))} are not unique" if present else ROWS
+    return rows, f"{ROWS}, because column {' and '.join(map(repr, present))} repeats a value" if present else ROWS
 
 
 def _unique(table: Any, name: str) -> np.ndarray | None:

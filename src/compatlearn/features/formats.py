@@ -15,7 +15,7 @@ from ..errors import DataError, FormatError
 from ..files import read_json
 from . import folder as feature_folder
 from .folder import MANIFEST, PLAN, SHARDS, VECTORS, damaged, map_npy, pickled
-from .names import Names
+from .names import Names, could_be_ids
 from .parquet import read_parquet
 
 PICKLES = (".pkl", ".pickle", ".joblib")
@@ -140,7 +140,8 @@ def _keys(keys: list[str], read: Callable[[str], Any], path: Path, names: Names)
     chosen = names.choose(keys, path, "key")
     if "ids" not in chosen and names.ids is None:
         others = ((key, read(key)) for key in keys if key not in chosen.values())
-        names.refuse_unknown_ids(((key, np.asarray(values)) for key, values in others if values.ndim == 1), path, "key")
+        found = (key for key, values in others if values.ndim == 1 and could_be_ids(np.asarray(values)))
+        names.refuse_unknown_ids(found, path, "key")
     return {ours: read(theirs) for ours, theirs in chosen.items()} | {"ids_from": names.ids_from(chosen, "key")}
 
 

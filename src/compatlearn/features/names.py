@@ -64,19 +64,18 @@ class Names:
             return f"{kind} {chosen['ids']!r}"
         return f"{ROWS}, as asked" if self.ids == ROW else ROWS
 
-    def refuse_unknown_ids(self, others: Iterable[tuple[str, np.ndarray]], path: Path, kind: str) -> None:
+    def refuse_unknown_ids(self, candidates: Iterable[str], path: Path, kind: str) -> None:
         """Refuse a file without known ids but with a part that could be: integers or text, no two alike.
 
         Args:
-            others: name and values of the parts that are neither vectors nor labels.
+            candidates: the names of such parts.
             path: the file.
             kind: what it calls its parts.
 
         Raises:
             FormatError: there is such a part; pairing rows by number would then go wrong without a word.
         """
-        found = [name for name, values in others if _could_be_ids(values)]
-        if found:
+        if found := list(candidates):
             several = f" or {', '.join(map(repr, found[1:]))}" if found[1:] else ""
             raise FormatError(
                 f"{path} has no {kind} 'ids' or 'id', but {kind} {found[0]!r}{several} has another value in every row; "
@@ -84,5 +83,6 @@ class Names:
             )
 
 
-def _could_be_ids(values: np.ndarray) -> bool:
+def could_be_ids(values: np.ndarray) -> bool:
+    """Whether values are one-dimensional integers or texts, several and no two alike."""
     return values.ndim == 1 and values.dtype.kind in "iuU" and len(values) > 1 and len(np.unique(values)) == len(values)

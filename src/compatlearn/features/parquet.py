@@ -35,7 +35,7 @@ def read_parquet(files: list[Path], names: Names) -> dict[str, Any]:
         rows = sum(pq.read_metadata(path).num_rows for path in files)
         chosen = _choose_columns(files[0], names)
         if "ids" not in chosen and names.ids is None:
-            names.refuse_unknown_ids(_scalar_columns(files, set(chosen.values())), place, "column")
+            names.refuse_unknown_ids(_could_be_ids(files, set(chosen.values())), place, "column")
         for path, first, columns in _batches(files, names):
             block = columns.pop("vectors")
             if vectors is None:
@@ -65,19 +65,23 @@ def _choose_columns(path: Path, names: Names) -> dict[str, str]:
     return names.choose(schema.names, path, "column", [field.name for field in schema if _holds_vectors(field.type)])
 
 
-def _scalar_columns(files: list[Path], known: set[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and values of the other columns of integers or text without gaps."""
+def _could_be_ids(files: list[Path], known: set[str]) -> Iterator[str]:
+    """The other columns of integers or text in which no two values are alike; Arrow counts them, as captions may be long."""
     schemas = [pq.read_schema(path) for path in files]
     for field in schemas[0]:
-        if any(field not in schema for schema in schemas):
-            continue
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        if field.name in known or not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        scalar = pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        if field.name in known or not scalar or any(field not in schema for schema in schemas):
             continue
-        table = pa.concat_tables([pq.read_table(path, columns=[field.name]) for path in files])
-        column = table[field.name].cast(kind)
-        if not column.null_count:
-            yield field.name, strings(column) if not pa.types.is_integer(kind) else column.to_numpy()
+        column = pa.chunked_array([], kind)
+        for path in files:
+            chunks = pq.read_table(path, columns=[field.name])[field.name].cast(kind).chunks
+            column = pa.chunked_array([*column.chunks, *chunks], kind)
+            if pc.count_distinct(column).as_py() < len(column) or column.null_count:
+                break
+        else:
+            if len(column) > 1:
+                yield field.name
 
 
 def _holds_vectors(kind: pa.DataType) -> bool:
