@@ -117,9 +117,7 @@ def main(data: str, situations: Path, out: Path, recipe: Path = Path("recipes/ti
     print("| queries → gallery | top-1 |\n|---|---|")
     for name in rows[0]:
         values = [row[name] for row in rows]
-        low, high = interval(values)
-        half = None if low is None or high is None else (high - low) / 2
-        print(f"| {name} | {Estimate(float(np.mean(values)), half).percent()} |")
+        print(f"| {name} | {Estimate(float(np.mean(values)), *interval(values)).percent()} |")
 
 
 if __name__ == "__main__":

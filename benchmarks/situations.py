@@ -17,7 +17,8 @@ from torch import nn
 from compatlearn.comparison.compare import compare
 from compatlearn.config import load_recipe
 from compatlearn.files import write_json
-from compatlearn.report.summary import Line, lines
+from compatlearn.report.results import read_rows
+from compatlearn.report.summary import Line, ScoreEstimates, summarise
 
 SITUATIONS: dict[str, dict[str, Any]] = {
     "disjoint-data": {},
@@ -65,17 +66,23 @@ def one(name: str, recipe: Path, data: str, out: Path, methods: str, changes: di
 
 
 def matrix(results: dict[str, dict[str, Any]]) -> str:
-    """Markdown: a line a situation, old and independent self test, then the cross test of every method."""
-    shown = {name: {line.method: line for line in lines(result)} for name, result in results.items()}
-    methods = list(dict.fromkeys(method for found in shown.values() for method in found))
+    """Markdown: a line per situation, old and independent self test, then the cross test of every method."""
+    lines = {name: {line.method: line for line in summarise(read_rows(result["rows"]))} for name, result in results.items()}
+    methods = list(dict.fromkeys(method for found in lines.values() for method in found))
     text = ["| situation | old self | independent self | " + " | ".join(f"`{method}`" for method in methods) + " |"]
     text.append("|---" * (3 + len(methods)) + "|")
-    for name, found in shown.items():
-        first: Line = next(iter(found.values()))
-        cells = [first.estimate("old_self", "top1"), first.estimate("independent_self", "top1")]
-        cells += [found[method].estimate("cross", "top1") if method in found else None for method in methods]
-        text.append(f"| {name} | " + " | ".join("–" if cell is None else cell.percent() for cell in cells) + " |")
+    for name, found in lines.items():
+        first = next(iter(found.values()))
+        cells = [_top1(first, "old_self"), _top1(first, "independent_self")]
+        cells += [_top1(found[method], "cross") if method in found else "–" for method in methods]
+        text.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(text)
+
+
+def _top1(line: Line, test: str) -> str:
+    """Mean top-1 of one of the tests, in %, with its interval; a dash where it was not made."""
+    scores: ScoreEstimates | None = None if line.figures is None else getattr(line.figures, test)
+    return "–" if scores is None else scores.top1.percent()
 
 
 def main(

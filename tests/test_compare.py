@@ -3,7 +3,9 @@
 import importlib
 import json
 import os
+import re
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
@@ -22,7 +24,9 @@ from compatlearn.comparison.steps import Cell, load_split
 from compatlearn.config import Recipe, bundled_recipe, load_recipe
 from compatlearn.data.splits import split_rows
 from compatlearn.encoders.model_file import load_learner
-from compatlearn.report.summary import lines, summarise
+from compatlearn.errors import FormatError
+from compatlearn.report.results import read_rows
+from compatlearn.report.summary import summarise
 from compatlearn.report.tables import table
 
 METHODS = "independent,l2,random-walk"
@@ -96,14 +100,12 @@ def test_the_other_metric_stands_beside_the_recipes_own(recipe: Recipe, finished
     row = results["rows"][1]
     assert row["cosine"]["cross"]["top1"] == by_cosine.cross.top1.value != row["cross"]["top1"]
     assert row["cosine"]["gain"] == by_cosine.gain.value
-    line = lines(results)[1]
+    line = summarise(read_rows(results["rows"]))[1]
     assert line.by_cosine is not None
-    estimate = line.by_cosine.estimate("gain")
-    assert estimate is not None
-    assert estimate.half == pytest.approx((by_cosine.gain.high - by_cosine.gain.low) / 2)
+    assert line.by_cosine.gain.half == pytest.approx((by_cosine.gain.high - by_cosine.gain.low) / 2)
     assert "by cosine" not in page_of(results)  # none of these methods is meant for it
     results["rows"][1]["method"] = "cosine-regression"
-    assert "by cosine" in page_of(results | {"summary": summarise(results["rows"])})
+    assert "by cosine" in page_of(results)
 
 
 def test_old_and_new_training_rows_are_disjoint_and_old_features_are_of_the_new_ones(recipe: Recipe, finished: Path) -> None:
@@ -184,6 +186,38 @@ def test_report_shows_pictures_of_the_best_method(recipe: Recipe, finished: Path
     assert "random-walk" in page
 
 
+def test_results_say_when_and_by_which_command_they_were_made(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = json.loads((finished / "results.json").read_text())["made"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", made["date"])
+    assert made["command"] is None  # a call from Python
+    assert made["date"] in (finished / "report.html").read_text()
+    module = importlib.import_module("compatlearn.comparison.evaluate")
+    for program in ("/usr/bin/compatlearn", "/lib/compatlearn/__main__.py"):
+        monkeypatch.setattr(sys, "argv", [program, "compare", "--out", "my runs"])
+        assert module._made()["command"] == "compatlearn compare --out 'my runs'"
+
+
+def test_the_commands_of_the_page_name_files_that_are_there(finished: Path) -> None:
+    module = importlib.import_module("compatlearn.comparison.evaluate")
+    files = module._files(finished, Cell(0, "l2", 0.05, 0.9, 0.0))
+    assert files.adapter is None
+    assert (finished / files.new / "manifest.json").exists()
+    assert (finished / files.old / "manifest.json").exists()
+    mapped = module._files(finished, Cell(0, "ridge", 0.05, 0.9, 0.0))
+    assert (mapped.new, mapped.adapter) == ("seed-0/independent/val", "seed-0/ridge/adapter.safetensors")
+    assert (finished / mapped.old_training / "manifest.json").exists()
+
+
+def test_a_result_that_lacks_figures_is_named(recipe: Recipe, tmp_path: Path) -> None:
+    module = importlib.import_module("compatlearn.comparison.evaluate")
+    cell = Cell(0, "l2", 0.05, 0.9, 0.0)
+    path = cell.folder(tmp_path) / "result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"independent_self": null}')
+    with pytest.raises(FormatError, match=rf"{re.escape(str(path))}: an evaluation without old_self, cross"):
+        module.evaluate(recipe, tmp_path, cell, Features.load)
+
+
 def test_label_noise_is_exact_and_never_the_own_class() -> None:
     labels = np.arange(1000) % 7
     noisy = noisy_labels(labels, 0.2, 7, seed=1)
@@ -200,12 +234,12 @@ def test_cells_of_a_sweep_have_folders_of_their_own(tmp_path: Path) -> None:
 
 def test_the_same_arrays_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The methods of a seed share the old and the independent self test."""
-    module = importlib.import_module("compatlearn.comparison.compare")
+    module = importlib.import_module("compatlearn.comparison.evaluate")
     asked: list[int] = []
     monkeypatch.setattr(module, "search", lambda *given, **named: asked.append(given[2]) or search(*given, **named))
     random = np.random.default_rng(0)
     old, new = (Features(random.normal(size=(30, 4)), np.arange(30) % 3) for _ in range(2))
-    searcher = module._remembering_search()
+    searcher = module.remembering_search()
     results = [compatibility(old_query=old, old_gallery=old, new_query=new, searcher=searcher) for _ in range(3)]
     assert len(asked) == 3  # old self, cross, new self
     assert results[0] == results[1] == results[2] == compatibility(old_query=old, old_gallery=old, new_query=new)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..config import Recipe
+from ..errors import FormatError
 from ..evaluation.compatibility import compatibility
 from ..features.features import Features
 from ..files import read_json, write_json
@@ -65,6 +66,9 @@ def evaluate(
         cell: trained or failed.
         load: reads features.
         searcher: what searches, see `compatibility`.
+
+    Raises:
+        FormatError: `result.json` lacks figures.
     """
     folder, path = cell.folder(out), cell.folder(out) / "result.json"
     if (folder / "failed.json").exists():
@@ -88,7 +92,10 @@ def evaluate(
         if recipe.metric != "cosine":
             before["cosine"] = Measures.of(judge(metric="cosine")).to_dict()
         write_json(path, before)
-    return Row.from_dict({**vars(cell), **before})
+    try:
+        return Row.from_dict({**vars(cell), **before})
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
 
 
 def remembering_search() -> Callable[..., Hits]:

@@ -12,7 +12,10 @@ from .summary import Estimate, Line
 
 MOST_SEEDS = 20  # more of them is no advice
 HERE, AGAIN = "In the folder of this page:", "Where this comparison was started:"
-ROLLBACK = "Way back: the index was not touched, so sending the old model's queries again is all it takes."
+ROLLBACK = {
+    True: "Rollback: the index was not touched. To go back, send the old model's queries again.",
+    False: "Rollback: none is needed, the index was not touched.",
+}
 
 
 @dataclass(frozen=True)
@@ -65,24 +68,28 @@ def advice(outcome: Outcome, files: Files | None = None) -> Advice:
 def _deploy(outcome: Outcome, best: Line, files: Files | None) -> Advice:
     method = method_of(best)
     frozen = method is not None and method.adapter
-    files = files or Files("OLD-TRAINING", "NEW-TRAINING", "OLD", "NEW", "adapter.safetensors" if frozen else None)
+    note, where = "; below, this comparison's first seed stands in for them.", HERE
+    if files is None:
+        note, where = ".", ""
+        files = Files("OLD-TRAINING", "NEW-TRAINING", "OLD", "NEW", "adapter.safetensors" if frozen else None)
     gate = ["evaluate", "--require-compatible", "--old-query", files.old, "--old-gallery", files.old, "--new-query", files.new]
     if outcome.recipe.get("metric") == "cosine":
         gate += ["--metric", "cosine"]
     if files.adapter is None:
         text = (
             f"Upgrade with {outcome.name(best)}: embed queries with its model, cut them to the old dimension and search the "
-            "index as it is. First let this gate pass on features of your own queries; it exits with 3 if it does not."
+            "index as it is. Before you ship, run the gate, which exits with 3 unless the verdict is yes, on features of your "
+            f"own queries{note}"
         )
-        return Advice(text, (_command(*gate),), HERE)
+        return Advice(text, (_command(*gate),), where)
     fit = ("adapt", "--method", best.method, "--old-features", files.old_training, "--new-features", files.new_training)
     text = (
         f"Upgrade with {outcome.name(best)}: the new model stays as it is, its queries go through an adapter and search the "
-        "index as it is. Fit it to your own pairs of vectors, then let the gate pass on other queries; it exits with 3 if not."
+        "index as it is. Before you ship, run both commands on your own vectors: the first fits the adapter to pairs, the "
+        f"second exits with 3 unless the verdict on other queries is yes{note}"
     )
-    return Advice(
-        text, (_command(*fit, "--out", "adapter.safetensors"), _command(*gate, "--adapter", "adapter.safetensors")), HERE
-    )
+    adapter = "adapter.safetensors"
+    return Advice(text, (_command(*fit, "--out", adapter), _command(*gate, "--adapter", adapter)), where)
 
 
 def _measure(outcome: Outcome, best: Line, gain: Estimate) -> Advice:
@@ -125,12 +132,12 @@ def seeds_needed(gain: Estimate) -> int | None:
         gain: a mean over two seeds or more, with its interval.
 
     Returns:
-        More than there are, at most 20; None if that is not enough.
+        At least two more than there are, at most 20; None if that is not enough.
     """
     if gain.half is None or gain.seeds < 2:
         return None
     spread = gain.half * math.sqrt(gain.seeds) / student.ppf((1 + LEVEL) / 2, gain.seeds - 1)
-    for count in range(gain.seeds + 1, MOST_SEEDS + 1):
+    for count in range(gain.seeds + 2, MOST_SEEDS + 1):
         if student.ppf((1 + LEVEL) / 2, count - 1) * spread / math.sqrt(count) < abs(gain.value):
             return count
     return None

@@ -37,8 +37,11 @@ def _differences(outcome: Outcome) -> Chart:
         alt=f"Cross test minus old self test in points of top-1, with 95 % intervals: {'; '.join(spoken)}.",
     )
     caption = "Right of the line at zero: better than the old model today. Whiskers: 95 % intervals."
-    if any(dot.value < plots.axis_of(dots)[0] for dot in dots):
+    left, right = plots.axis_of(dots)
+    if any(dot.value < left for dot in dots):
         caption += " An arrow: further to the left than the axis goes."
+    if any(dot.value >= left and (dot.low < left or dot.high > right) for dot in dots):
+        caption += " A whisker that ends at the edge goes on beyond it."
     return "What the new model gains in the old gallery", caption, Markup(svg)
 
 

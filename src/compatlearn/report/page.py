@@ -62,7 +62,7 @@ def _content(outcome: Outcome, pictures: Sequence[PictureRow], run: Files | None
         "rule": rule(outcome),
         "details": details(outcome),
         "advice": advice(outcome, run),
-        "rollback": ROLLBACK,
+        "rollback": ROLLBACK[outcome.verdict == "yes"],
         "made": _made(outcome),
         "subject": outcome.subject,
         "facts": _facts(outcome),
@@ -75,7 +75,7 @@ def _content(outcome: Outcome, pictures: Sequence[PictureRow], run: Files | None
                 "best": line is outcome.best,
                 "reference": is_reference(line),
                 "verdict": line.verdict,
-                "votes": ", ".join(votes(line)),
+                "votes": "\n".join(votes(line)),
             }
             for line in outcome.lines
         ],

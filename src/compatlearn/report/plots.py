@@ -80,14 +80,14 @@ def differences(dots: Sequence[Dot], backfill: float | None, *, alt: str) -> str
 def axis_of(dots: Sequence[Dot], backfill: float | None = None) -> tuple[float, float]:
     """The ends of the axis, in points: zero and the best are well inside, what is far off is not.
 
-    Values and whiskers count as far as three times the best value, and a span of 2 points is the least, so that neither
-    a model at chance nor noise sets the scale.
+    Values count as far as three times the best one, whiskers a little further, and a span of 2 points is the least, so
+    that neither a model at chance nor noise sets the scale.
     """
     reach = 3 * max(1.0, abs(max(dot.value for dot in dots)))
     near = [dot for dot in dots if dot.value >= -reach]
     wanted = [-1.0, 1.0, *(dot.low for dot in near), *(dot.high for dot in near)]
     wanted += [] if backfill is None or backfill > reach else [backfill]
-    left, right = max(min(wanted), -reach), min(max(wanted), reach)
+    left, right = max(min(wanted), -1.5 * reach), min(max(wanted), 1.5 * reach)
     margin = 0.05 * (right - left)
     return left - margin, right + margin
 
@@ -95,9 +95,9 @@ def axis_of(dots: Sequence[Dot], backfill: float | None = None) -> tuple[float, 
 def _draw(axes: Axes, place: int, dot: Dot, left: float, right: float) -> None:
     colour, marker, _ = MARKS[dot.verdict]
     if dot.value < left:  # an arrow at the edge, and how far away it is
-        axes.plot([left], [place], color=colour, marker="<", ms=7, clip_on=False)
+        axes.plot([left + 0.02 * (right - left)], [place], color=colour, marker="<", ms=7)
         text = f"{dot.value:.1f}".replace("-", "−")
-        axes.annotate(text, (left, place), (8, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
+        axes.annotate(text, (left, place), (14, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
         return
     axes.plot([max(dot.low, left), min(dot.high, right)], [place, place], color=colour, lw=1.6, solid_capstyle="butt")
     axes.plot([dot.value], [place], color=colour, marker=marker, ms=6.5)

@@ -48,7 +48,7 @@ class Measures:
         """
         missing = [name for name in ("old_self", "cross", "gain", "negative_flips", "compatible") if values.get(name) is None]
         if missing:
-            raise FormatError(f"an evaluation lacks {', '.join(missing)}; delete its result.json and evaluate again")
+            raise FormatError(f"an evaluation without {', '.join(missing)}; delete the file and evaluate again")
         ends = values.get("intervals") or {}
         tests: dict[str, Any] = {name: _scores(values.get(name), ends.get(name) or {}) for name in TESTS}
         differences: dict[str, Any] = {name: _figure(values.get(name), ends.get(name)) for name in DIFFERENCES}

@@ -24,10 +24,10 @@ def headline(outcome: Outcome) -> str:
 
 def rule(outcome: Outcome) -> str:
     """The one criterion that the headline, the table and the first plot go by."""
-    over = f"mean gain over {outcome.seeds} seeds" if outcome.seeds > 1 else "gain over the queries"
+    over = f"mean gain over {outcome.seeds} seeds" if outcome.seeds > 1 else "gain"
     return (
         "A method is compatible if new queries find more in the old gallery than old queries do: "
-        f"the whole 95 % interval of its {over} is above zero."
+        f"the whole 95 % interval of the {over} is above zero."
     )
 
 
@@ -76,7 +76,11 @@ def _about_backfill(outcome: Outcome, line: Line, figures: Estimates) -> list[st
         return []
     more = Estimate(room.value).percent(signed=True)
     share = figures.share
-    part = "" if share is None else f"; {outcome.name(line)} gives {share.plain(spread=False)} of that (its update gain)"
+    part = (
+        ""
+        if share is None or share.value <= 0
+        else f"; {outcome.name(line)} gives {share.plain(spread=False)} of that (its update gain)"
+    )
     return [f"A full backfill with an independent new model would reach {full.top1.percent()} % ({more} points){part}."]
 
 
