@@ -1,185 +1,296 @@
-"""Adapters: maps from the features of a frozen new model to those of a frozen old one, both black boxes; and their file."""
+"""Adapters: maps from the vectors of a frozen new model to those of a frozen old one, both black boxes."""
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.exceptions import NotFittedError
 
-from ..arrays import Array, as_tensor, check_labels, check_rows, like, unit_length
-from ..errors import ConfigError, DataError, FormatError, IncompatibleError, unknown
-from ..files import write_atomically
-from .heads import head, instance_head, lambda_orthogonal, neighbour_head, ranking_head, rbt, residual_mlp
-from .linear import Map, low_rank, procrustes, ridge
+from ..arrays import Array, as_tensor, check_rows, like
+from ..errors import ConfigError, IncompatibleError
+from ..features.features import Features
+from ..metric import check_metric
+from . import file
+from .choice import Wish, choose
+from .file import Record
+from .matched import NAMES, Matched, as_rows, facts, inspect
+from .methods import check_method
 from .network import MapNetwork
-from .pairs import BLOCK, Pairs
+from .pairs import BLOCK
+from .task import Tell, silent
+from .trials import Trial
 
-FORMAT = "compatlearn-adapter"
-HEAD_OPTIONS = ("epochs", "hidden", "temperature")
 
+class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """New vectors in, old vectors out: a map between two frozen models, by scikit-learn's conventions.
 
-class Adapter(nn.Module):
-    """New features in, old features out: (n, d_new) → (n, d_old) float32, NumPy or torch as given, on the same device.
+    Fitted, it is called as a function or with `transform`: (n, d_new) → (n, d_old) float32, NumPy or torch as given, on the
+    same device. If every old vector it was fitted to has unit length, so has what it gives.
+
+    Args:
+        method: a name in `ADAPTERS`, or "auto": several are tried on pairs kept out, and the best is taken.
+        direction: "query": new queries become old ones, and the index stays as it is.
+        seed: of the pairs kept out and of training.
+        metric: what ranks the index, and therefore the trials: "euclidean", "cosine" or "dot".
+        unseen_classes: for "auto": the gallery's classes are not those of the pairs, so whole classes are kept out.
+        options: of the method, see `ADAPTERS[method].options`.
 
     Attributes:
-        method: its name in `ADAPTERS`.
-        space_new, space_old: the two models; "" is unknown.
+        method_: what was fitted.
+        trials_: a `Trial` for each candidate of "auto", on the pairs that chose; otherwise empty.
+        test_: the `Trial` of what was fitted, on pairs that took no part in choosing it, or None.
+        network_: the `torch.nn.Module`: (b, d_new) → (b, d_old) float32; it can be trained on and traced.
+        record_: date, version, hashes of the inputs, figures: what the file's header says.
+        n_features_in_: d_new.
+        space_new: the new model; "" is unknown.
+        space_old: the old model; "" is unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> new = np.random.default_rng(0).normal(size=(200, 4))
+        >>> old = new[:, ::-1]
+        >>> adapter = Adapter("procrustes").fit(new, old)
+        >>> bool(np.allclose(adapter.transform(new), old, atol=1e-5))
+        True
+        >>> adapter.method_, adapter.d_new, adapter.d_old
+        ('procrustes', 4, 4)
     """
 
-    def __init__(self, network: MapNetwork, method: str, space_new: str = "", space_old: str = "") -> None:
-        super().__init__()
-        self.network = network
-        self.method, self.space_new, self.space_old = method, space_new, space_old
-        self.d_new, self.d_old = int(network.sizes["d_new"]), int(network.sizes["d_old"])
+    space_new = space_old = ""
+
+    def __init__(
+        self,
+        method: str = "auto",
+        direction: str = "query",
+        seed: int = 0,
+        metric: str = "euclidean",
+        unseen_classes: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.method = method
+        self.direction = direction
+        self.seed = seed
+        self.metric = metric
+        self.unseen_classes = unseen_classes
+        self.options = options
+
+    def fit(self, new: Any, old: Any, labels: Any = None) -> "Adapter":
+        """Fit to new and old vectors of the same items, row by row.
+
+        Args:
+            new: (n, d_new) finite floats, NumPy (memory maps are read in blocks), torch, or lists.
+            old: (n, d_old) likewise.
+            labels: (n,) integer classes, for the methods that need them; `auto` uses them where they are given.
+
+        Returns:
+            The adapter itself.
+
+        Raises:
+            ConfigError: no such method, option, metric or direction.
+            DataError: fewer than ten pairs, vectors that nothing can be fitted to, or no labels where they are needed.
+            IncompatibleError: another number of rows.
+            TrainingError: training does not converge.
+        """
+        self._check()
+        classes = as_tensor(torch.as_tensor(labels)) if isinstance(labels, list) else labels
+        matched = Matched.by_row(as_rows(new, NAMES[0]), as_rows(old, NAMES[1]), classes)
+        return self._fit(matched, tested=False, tell=silent)
+
+    def fit_features(self, new: Features, old: Features, *, names: tuple[str, str] = NAMES, tell: Tell = silent) -> "Adapter":
+        """Fit to two sets of features, matched by id; a named method, too, is first tried on pairs kept out.
+
+        Args:
+            new: the new model's features, with labels where there are any.
+            old: the old model's features of the same items, in any order, and of others.
+            names: what messages call the two.
+            tell: takes lines of progress.
+
+        Returns:
+            The adapter itself, with `test_`.
+
+        Raises:
+            ConfigError: as `fit`.
+            DataError: as `fit`, naming the row and its id; or an id that occurs more than once.
+            IncompatibleError: ids that do not match, or have another class on the other side.
+            TrainingError: as `fit`.
+        """
+        self._check()
+        return self._fit(Matched.by_id(new, old, names), tested=True, tell=tell)
 
     @torch.no_grad()
-    def forward(self, new: Float[Array, "n d_new"]) -> Float[Array, "n d_old"]:
-        """Raises IncompatibleError for another dimension, DataError for vectors that cannot be used."""
-        check_rows(new, "new features")
-        if new.shape[1] != self.d_new:
+    def transform(self, vectors: Any) -> Any:
+        """Map new vectors into the old space.
+
+        Args:
+            vectors: (n, d_new) float16, float32 or float64, finite; NumPy, torch, or lists.
+
+        Returns:
+            (n, d_old) float32, of the kind that was given, on its device; NumPy for lists.
+
+        Raises:
+            IncompatibleError: another dimension.
+            DataError: vectors that cannot be used.
+        """
+        rows = as_rows(vectors, NAMES[0])
+        check_rows(rows, NAMES[0])
+        if rows.shape[1] != self.d_new:
             raise IncompatibleError(
-                f"the adapter maps {self.d_new} dimensions, the new features have {new.shape[1]}; "
+                f"the adapter maps {self.d_new} dimensions, the new features have {rows.shape[1]}; "
                 "fit it on features of the same model"
             )
-        device = self.network.centre.device
-        blocks = (as_tensor(new[start : start + BLOCK]).to(device, torch.float32) for start in range(0, len(new), BLOCK))
-        return like(torch.cat([self.network(block) for block in blocks]), new)
+        device = self._fitted().centre.device
+        blocks = (as_tensor(rows[start : start + BLOCK]).to(device, torch.float32) for start in range(0, len(rows), BLOCK))
+        return like(torch.cat([self._fitted()(block) for block in blocks]), rows)
 
+    def __call__(self, vectors: Any) -> Any:
+        """`transform`."""
+        return self.transform(vectors)
 
-@dataclass(frozen=True)
-class AdapterMethod:
-    """One way to fit an adapter: fit(pairs, labels, unit, seed, **options) → network."""
+    @property
+    def d_new(self) -> int:
+        """Dimensions that go in."""
+        return int(self._fitted().sizes["d_new"])
 
-    summary: str
-    fit: Callable[..., MapNetwork]
-    options: tuple[str, ...] = ()
-    needs_labels: bool = False
+    @property
+    def d_old(self) -> int:
+        """Dimensions that come out."""
+        return int(self._fitted().sizes["d_old"])
+
+    def to(self, device: torch.device | str) -> "Adapter":
+        """Move the network to a device; the adapter itself comes back."""
+        self._fitted().to(device)
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file whose header says what `record_` says; atomic.
+
+        Raises:
+            DataError: the disk is full, or the path cannot be written.
+        """
+        network = self._fitted()
+        file.write(Path(path), network, replace(self.record_, space_new=self.space_new, space_old=self.space_old))
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        network = getattr(self, "network_", None)
+        if network is None:
+            return str(super().__repr__(N_CHAR_MAX))
+        rows = "" if self.record_.rows is None else f", {self.record_.rows} pairs"
+        when = f", {self.record_.date}" if self.record_.date else ""
+        return f"Adapter({self.method_}, {self.d_new} to {self.d_old} dimensions{rows}{when})"
+
+    def __str__(self) -> str:
+        if getattr(self, "network_", None) is None:
+            return repr(self)
+        record = asdict(self.record_) | {"space_new": self.space_new, "space_old": self.space_old}
+        if self.test_ is not None:
+            record["figures"] = str(self.test_)
+        return "\n".join([repr(self), *(f"  {name}: {value}" for name, value in record.items() if value not in ("", {}, None))])
+
+    def _check(self) -> None:
+        if self.direction != "query":
+            known = "not available yet" if self.direction == "gallery" else "unknown"
+            raise ConfigError(f"direction {self.direction!r} is {known}; use 'query': new queries search the old index")
+        check_metric(self.metric)
+        check_method(self.method, self.options or {}, unseen_classes=self.unseen_classes)
+
+    def _fit(self, matched: Matched, *, tested: bool, tell: Tell) -> "Adapter":
+        _, old = inspect(matched, directions=self.metric == "cosine")
+        known = facts(matched, old)
+        tell(f"data: {known}")
+        wish = Wish(self.method, self.options or {}, check_metric(self.metric), self.seed, self.unseen_classes)
+        choice = choose(matched, old, wish, tested=tested, tell=tell)
+        self.method_, self.network_, self.trials_, self.test_ = choice.method, choice.network, choice.trials, choice.test
+        self.n_features_in_ = self.d_new
+        self.space_new, self.space_old = matched.space_new, matched.space_old
+        self.record_ = Record(
+            method=choice.method,
+            space_new=matched.space_new,
+            space_old=matched.space_old,
+            version=import_module(__package__.partition(".")[0]).__version__,
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            metric=self.metric,
+            rows=len(matched),
+            seed=self.seed,
+            options={name: _plain(value) for name, value in wish.options.items()},
+            inputs=matched.digests(),
+            figures={} if choice.test is None else choice.test.to_dict(),
+            facts=known,
+        )
+        return self
+
+    def _fitted(self) -> MapNetwork:
+        network: MapNetwork | None = getattr(self, "network_", None)
+        if network is None:
+            raise NotFittedError("this Adapter is not fitted yet; call fit(new, old) first")
+        return network
 
 
 def fit_adapter(
-    name: str,
+    method: str,
     new: Float[Array, "n d_new"],
     old: Float[Array, "m d_old"],
-    labels: Int[Array, " m"] | None = None,
+    labels: Int[Array, " n"] | None = None,
     *,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> Adapter:
-    """The adapter called `name`, fitted to new and old features of the same items, row by row.
+    """`Adapter(method, seed=seed, options=options).fit(new, old, labels)`.
 
     Args:
-        new, old: finite, any dimensions; memory maps are read in blocks. If every old row has unit length, so has
-            what the adapter gives.
-        labels: (n,) classes, for `rbt` and `head`.
-        seed: of the rows held out and of training.
-        options: of the method: see `ADAPTERS[name].options`.
+        method: a name in `ADAPTERS`, or "auto".
+        new: (n, d_new) new vectors, finite, any dimension; memory maps are read in blocks.
+        old: (n, d_old) old vectors of the same items, row by row.
+        labels: (n,) integer classes, for the methods that need them.
+        seed: of the pairs held out and of training.
+        options: of the method, see `ADAPTERS[method].options`.
+
+    Returns:
+        The fitted adapter.
 
     Raises:
-        ConfigError: no such method or option; DataError: unusable features, or no labels; IncompatibleError: other rows.
+        ConfigError: no such method or option.
+        DataError: unusable vectors, or no labels where they are needed.
+        IncompatibleError: another number of rows.
+
+    Example:
+        >>> import numpy as np
+        >>> new = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+        >>> adapter = fit_adapter("ridge", new, 2 * new[:, :3] + 1)
+        >>> adapter(new).shape, adapter(new).dtype
+        ((200, 3), dtype('float32'))
     """
-    if len(new) != len(old):
-        raise IncompatibleError(f"{len(new)} new and {len(old)} old features; pair them: one row an item in both")
-    rows = torch.arange(len(new))
-    return fit_pairs(name, Pairs(new, old, rows, rows), labels, seed=seed, options=options)
-
-
-def fit_pairs(
-    name: str, pairs: Pairs, labels: Array | None = None, *, seed: int = 0, options: Mapping[str, Any] | None = None
-) -> Adapter:
-    """`fit_adapter` for rows by number, so that nothing is copied; labels are those of the pairs."""
-    if name not in ADAPTERS:
-        raise unknown("adapter", name, ADAPTERS)
-    method, given = ADAPTERS[name], dict(options or {})
-    for option in given:
-        if option not in method.options:
-            raise ConfigError(f"{name} has no option {option!r}; it has {', '.join(method.options) or 'none'}")
-    if method.needs_labels and labels is None:
-        raise DataError(f"{name} needs the class of each of {len(pairs)} rows; give labels, or use ridge, which needs none")
-    check_rows(pairs.new, "new features")
-    check_rows(pairs.old, "old features")
-    classes = check_labels(labels, len(pairs)) if labels is not None and method.needs_labels else None
-    unit = all(unit_length(as_tensor(old).cpu().numpy()) for _, old in pairs.blocks())
-    return Adapter(method.fit(pairs, classes, unit, seed, **given), name)
+    return Adapter(method, seed=seed, options=options).fit(new, old, labels)
 
 
 def save_adapter(adapter: Adapter, path: str | Path) -> None:
-    """Write a safetensors file with a JSON header; atomic."""
-    header = {"format": FORMAT, "method": adapter.method, "space_new": adapter.space_new, "space_old": adapter.space_old}
-    header["sizes"] = json.dumps(adapter.network.sizes)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.network.state_dict().items()}
-    write_atomically(Path(path), lambda temporary: save_file(tensors, temporary, header))
+    """`adapter.save(path)`."""
+    adapter.save(path)
 
 
 def load_adapter(path: str | Path) -> Adapter:
-    """Read what `save_adapter` wrote.
+    """Read what `Adapter.save` wrote; files of earlier versions too.
 
     Raises:
-        DataError: there is no such file; FormatError: it is something else, or not whole.
+        DataError: there is no such file.
+        FormatError: it is something else, or not whole.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"there is no adapter {path}; make one with `compatlearn adapt`")
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise _broken(path, error) from error
-    if header.get("format") != FORMAT:
-        raise FormatError(f"{path} is no adapter ({header.get('format', 'no format')}); make one with `compatlearn adapt`")
-    try:
-        network = MapNetwork(**json.loads(header["sizes"]))
-        network.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise _broken(path, error) from error
-    return Adapter(network.eval().requires_grad_(False), header["method"], header["space_new"], header["space_old"])
+    network, record = file.read(Path(path))
+    adapter = Adapter(record.method, record.direction, record.seed or 0, record.metric or "euclidean")
+    adapter.options = record.options or None
+    adapter.method_, adapter.network_, adapter.record_ = record.method, network, record
+    adapter.trials_ = {}
+    adapter.test_ = Trial.from_dict(record.figures) if record.figures else None
+    adapter.n_features_in_ = adapter.d_new
+    adapter.space_new, adapter.space_old = record.space_new, record.space_old
+    return adapter
 
 
-def _broken(path: Path, error: Exception) -> FormatError:
-    return FormatError(f"{path} is not a whole adapter ({error}); make it again with `compatlearn adapt`")
-
-
-def _closed(
-    function: Callable[..., Map], pairs: Pairs, labels: Tensor | None, unit: bool, seed: int, **options: Any
-) -> MapNetwork:
-    weight, bias = function(pairs, seed, **options)
-    network = MapNetwork(weight.shape[1], weight.shape[0], unit=unit).to(weight.device)
-    return network.start_from((weight, bias)).eval().requires_grad_(False)
-
-
-def _rotation(pairs: Pairs, labels: Tensor | None, unit: bool, seed: int) -> MapNetwork:
-    return _closed(partial(procrustes, unit=unit), pairs, labels, unit, seed)
-
-
-ADAPTERS: dict[str, AdapterMethod] = {
-    "procrustes": AdapterMethod("the rotation of unit vectors, with one scale for raw old spaces", _rotation),
-    "ridge": AdapterMethod("affine, least squares, strength from held-out rows", partial(_closed, ridge), ("strength",)),
-    "low-rank": AdapterMethod("ridge of a rank from held-out rows", partial(_closed, low_rank), ("rank",)),
-    "residual-mlp": AdapterMethod("ridge plus a hidden layer, by regression", residual_mlp, ("epochs", "hidden")),
-    "lambda-orthogonal": AdapterMethod(
-        "a matrix that stays near a rotation", lambda_orthogonal, ("epochs", "threshold", "sharpness")
-    ),
-    "rbt": AdapterMethod(
-        "residual bottlenecks, classification and similarity", rbt, ("epochs", "blocks", "similarity"), needs_labels=True
-    ),
-    "head": AdapterMethod(
-        "compatible head: ridge, trained on with the influence loss", head, ("epochs", "hidden", "loss"), needs_labels=True
-    ),
-    "neighbour-head": AdapterMethod(
-        "compatible head, neighbour loss: known classes", neighbour_head, HEAD_OPTIONS, needs_labels=True
-    ),
-    "mixed-head": AdapterMethod(
-        "compatible head, neighbour and instance loss: new classes", partial(neighbour_head, instance=1.0), HEAD_OPTIONS, True
-    ),
-    "ranking-head": AdapterMethod(
-        "compatible head, ranks as the new model: no classes needed", ranking_head, (*HEAD_OPTIONS, "instance")
-    ),
-    "instance-head": AdapterMethod("compatible head, instance loss: no classes known", instance_head, HEAD_OPTIONS),
-}
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold: itself, or for a loss its name."""
+    return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__

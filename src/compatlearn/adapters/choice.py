@@ -1,182 +1,147 @@
-"""Fit an adapter between two sets of features and measure it on rows kept out; or fit several and take the best."""
+"""Several methods tried on pairs kept out, the best taken, and its figure told from other pairs than chose it."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Int64
-from torch import Tensor
 
-from ..arrays import Array, as_tensor
-from ..errors import DataError
-from ..features.features import Features
-from ..indexes.exact import search
-from .adapter import Adapter, fit_pairs
-from .pairs import Pairs
+from ..errors import DataError, TrainingError
+from ..metric import Metric
+from .matched import Matched, Seen
+from .methods import ADAPTERS, AUTO, CANDIDATES, UNLABELLED
+from .network import MapNetwork
+from .task import Task, Tell, silent
+from .trials import KeptOut, Split, Trial
 
-TESTED = 10_000  # pairs kept out of a fit, at most, to measure it
-QUERIES = 2000
-NEIGHBOURS = 10
-CLASSES_OUT = 0.2  # of the classes, where the gallery's are not those of the training set
-CANDIDATES = ("ridge", "head", "neighbour-head", "mixed-head", "ranking-head")
-UNLABELLED = ("ridge", "residual-mlp", "ranking-head", "instance-head")
+CHOOSING = 20  # pairs that a choice needs at least
+LONG = 5.0  # seconds a fit may take unannounced
 
 
 @dataclass(frozen=True)
-class Trial:
-    """An adapter, on how many rows it was fitted and tested, and what it scored on those that were kept out.
+class Wish:
+    """What an adapter was asked for: see the parameters of `Adapter`."""
 
-    cosine: mean of a mapped feature with the old one of the same row; cross, old_self: top-1 accuracy of mapped and of old
-    queries among the old features kept out, own row left out; agreement: share of rows whose nearest old feature, after the
-    map, is of one of the ten rows that are nearest by the new model itself: what a full backfill would have found. None where
-    there are too few rows, or no labels.
-    """
-
-    adapter: Adapter
-    rows: int
-    tested: int
-    cosine: float | None = None
-    agreement: float | None = None
-    cross: float | None = None
-    old_self: float | None = None
-
-    def __str__(self) -> str:
-        text = f"fitted on {self.rows} rows; on {self.tested} kept out"
-        if self.cosine is None or self.agreement is None:
-            return f"{text}: too few to test"
-        if self.cross is None or self.old_self is None:
-            return f"{text}: cosine {self.cosine:.3f}, {self.agreement:.1%} answered as by a backfill"
-        return f"{text}: cosine {self.cosine:.3f}, top-1 {self.cross:.1%} (old queries {self.old_self:.1%})"
-
-    @property
-    def score(self) -> float:
-        """What `choose_adapter` compares: accuracy, or without labels the agreement with a backfill."""
-        return (self.agreement or 0.0) if self.cross is None else self.cross
+    method: str
+    options: Mapping[str, Any]
+    metric: Metric
+    seed: int
+    unseen_classes: bool
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The adapter that did best, fitted again to all rows; the trials of all candidates; and what there was to choose by."""
+    """A map fitted to all pairs, how its method was chosen, and what it is worth.
 
-    adapter: Adapter
-    trials: dict[str, Trial]
-    facts: str
-
-    @property
-    def worth_it(self) -> bool:
-        """Whether the best beat the old model's own queries; without labels nobody can say, and it is taken to."""
-        best = self.trials[self.adapter.method]
-        return best.cross is None or best.old_self is None or best.cross > best.old_self
-
-
-@dataclass(frozen=True)
-class Matched:
-    """New and old features of the same items, and their classes where either side knows them."""
-
-    new: Features
-    old: Features
-    places: Int64[Tensor, " n"]  # row of `old` for each row of `new`
-    labels: Int64[np.ndarray, " n"] | None
-
-    @classmethod
-    def by_id(cls, new: Features, old: Features) -> "Matched":
-        """Raises IncompatibleError where a new row has no old one."""
-        places = torch.from_numpy(old.align(new.ids, "the old features"))
-        labels = new.labels if new.has_labels else old.labels[places.numpy()] if old.labels is not None else None
-        return cls(new, old, places, labels)
-
-    def facts(self) -> str:
-        """What there is to choose by: rows, classes and their sizes, dimensions, lengths of the old vectors."""
-        first = as_tensor(self.old.vectors[self.places[:TESTED].numpy()])
-        short, long = (float(length) for length in first.float().norm(dim=1).aminmax())
-        lengths = "of unit length" if self.old.normalized else f"{short:.3g} to {long:.3g} long"
-        text = f"{len(self.new)} pairs, {self.new.dimension} to {self.old.dimension} dimensions, old vectors {lengths}"
-        if self.labels is None:
-            return f"{text}, no labels"
-        sizes = np.unique(self.labels, return_counts=True)[1]
-        return f"{text}, {len(sizes)} classes of {sizes.min()} to {sizes.max()} rows"
-
-    def pairs(self, rows: Int64[Tensor, " r"]) -> Pairs:
-        return Pairs(self.new.vectors, self.old.vectors, rows, self.places[rows])
-
-    def fit(self, name: str, rows: Int64[Tensor, " r"], seed: int, options: Mapping[str, Any] | None = None) -> Adapter:
-        labels = None if self.labels is None else np.unique(self.labels[rows.numpy()], return_inverse=True)[1]
-        adapter = fit_pairs(name, self.pairs(rows), labels, seed=seed, options=options)
-        adapter.space_new, adapter.space_old = self.new.space, self.old.space
-        return adapter
-
-    def try_out(self, name: str, kept: Int64[Tensor, " k"], out: Int64[Tensor, " t"], seed: int, **options: Any) -> Trial:
-        adapter = self.fit(name, kept, seed, options)
-        if len(out) < 2:
-            return Trial(adapter, len(kept), len(out))
-        new, old = self.pairs(out).take(slice(0, None))
-        mapped, old = adapter(new), old.float()
-        cosine = float(F.cosine_similarity(mapped, old).mean())
-        found, backfilled = _nearest(mapped, old, 1), _nearest(new.float(), new.float(), NEIGHBOURS)
-        trial = Trial(adapter, len(kept), len(out), cosine, float((found == backfilled).any(axis=1).mean()))
-        if self.labels is None:
-            return trial
-        labels = self.labels[out.numpy()]
-        cross, before = (labels[rows[:, 0]] == labels[: len(rows)] for rows in (found, _nearest(old, old, 1)))
-        return replace(trial, cross=float(cross.mean()), old_self=float(before.mean()))
-
-
-def fit_features(name: str, new: Features, old: Features, *, seed: int = 0, options: Mapping[str, Any] | None = None) -> Trial:
-    """An adapter between two sets of features, matched by id, fitted on all rows but a tenth, on which it is tested.
-
-    Raises:
-        IncompatibleError: the ids do not match.
+    Attributes:
+        method: the best of the trials, or the one that was asked for.
+        network: fitted to all pairs.
+        trials: of all candidates, on the pairs that chose; empty where a method was named.
+        test: of the method on pairs that took no part in choosing it; None where none was asked for.
     """
-    matched = Matched.by_id(new, old)
-    return matched.try_out(name, *_rows_out(len(new), seed), seed, **(options or {}))
+
+    method: str
+    network: MapNetwork
+    trials: dict[str, Trial]
+    test: Trial | None
 
 
-def choose_adapter(new: Features, old: Features, *, unseen_classes: bool = False, seed: int = 0) -> Choice:
-    """The adapter that does best on rows kept out, of those that the data allows.
+def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell = silent) -> Choice:
+    """The method asked for, or the best of several, fitted to all pairs.
 
     Args:
-        unseen_classes: the gallery's classes are not those of these features: whole classes are kept out, a fifth of them.
+        matched: the pairs, inspected.
+        seen: what was seen of the old side.
+        wish: what was asked for.
+        tested: try a named method as well, before it is fitted to all pairs.
+        tell: takes lines of progress.
 
     Raises:
-        IncompatibleError: the ids do not match.
-        DataError: too few rows or classes to keep some out.
+        DataError: too few pairs to choose by, or what a method needs is missing.
+        TrainingError: no method could be fitted.
     """
-    matched = Matched.by_id(new, old)
-    kept, out = _classes_out(matched.labels, seed) if unseen_classes else _rows_out(len(new), seed)
-    if len(out) < 2:
-        raise DataError(f"{len(new)} rows are too few to choose an adapter on; name a method, ridge for instance")
-    names = UNLABELLED if matched.labels is None else CANDIDATES
-    trials = {name: matched.try_out(name, kept, out, seed) for name in names}
-    best = max(trials, key=lambda name: trials[name].score)
-    return Choice(matched.fit(best, torch.arange(len(new)), seed), trials, matched.facts())
+    if wish.method != AUTO:
+        _check_needs(matched, seen, wish)
+        if not tested:
+            return Choice(wish.method, fit_network(wish, _task(matched, seen, wish, tell)), {}, None)
+    elif len(matched) < CHOOSING:
+        raise DataError(f"{len(matched)} pairs are too few to choose a method by; give {CHOOSING} at least, or name ridge")
+    split = Split.of(matched, wish.seed, choosing=wish.method == AUTO, unseen_classes=wish.unseen_classes)
+    if len(split.fitted) + len(split.choosing) + len(split.reporting) < len(matched):
+        tell(f"{len(matched)} pairs; trials are fitted to {len(split.fitted)} of them and search {len(split.gallery)}")
+    fits = _try_all(matched, seen, wish, split, tell)
+    if not fits:
+        raise TrainingError("no method could be fitted to these pairs; look at the vectors, or name ridge")
+    best = max(fits, key=lambda name: _score(fits[name][1]))
+    network, trial = fits[best]
+    reporting = KeptOut(matched, split.reporting, split.gallery, wish.metric)
+    test = reporting.try_out(best, network, trial.fitted, trial.seconds, wish.seed)
+    seconds = trial.seconds * len(matched) / trial.fitted
+    tell(f"fitting {best} to all {len(matched)} pairs" + (f", about {seconds:.0f} s" if seconds > LONG else ""))
+    named = replace(wish, method=best)
+    network = fit_network(named, _task(matched, seen, named, tell))
+    return Choice(best, network, {name: each for name, (_, each) in fits.items()} if wish.method == AUTO else {}, test)
 
 
-def _rows_out(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(count))
-    tested = min(TESTED, count // 10)
-    return order[tested:].sort().values, order[:tested].sort().values
+def fit_network(wish: Wish, task: Task) -> MapNetwork:
+    """The network of a named method."""
+    network: MapNetwork = ADAPTERS[wish.method].fit(task, **wish.options)
+    return network
 
 
-def _classes_out(labels: Int64[np.ndarray, " n"] | None, seed: int) -> tuple[Tensor, Tensor]:
-    if labels is None:
-        raise DataError("keeping classes out needs labels; store them with the features, or leave --unseen-classes away")
-    classes = np.unique(labels)
-    count = max(2, round(CLASSES_OUT * len(classes)))
-    if len(classes) - count < 2:
+def _try_all(matched: Matched, seen: Seen, wish: Wish, split: Split, tell: Tell) -> dict[str, tuple[MapNetwork, Trial]]:
+    """Every candidate, fitted to one task: what does not depend on the method is computed once."""
+    auto = wish.method == AUTO
+    names = (UNLABELLED if matched.labels is None else CANDIDATES) if auto else (wish.method,)
+    choosing, current = KeptOut(matched, split.choosing, split.gallery, wish.metric), ""
+
+    def tell_of_current(line: str) -> None:
+        tell(f"{current}: {line}")
+
+    task = Task(matched.at(split.fitted), matched.labels_at(split.fitted), seen.unit, wish.seed, tell_of_current)
+    fits: dict[str, tuple[MapNetwork, Trial]] = {}
+    for current in names:
+        if auto and ADAPTERS[current].needs_directions and seen.zero:
+            tell_of_current(f"left out, {len(seen.zero)} old vectors have length zero ({matched.where(1, seen.zero)})")
+            continue
+        started = time.monotonic()
+        try:
+            network = fit_network(replace(wish, method=current), task)
+        except TrainingError as error:
+            if not auto:
+                raise
+            tell_of_current(f"left out, {error}")
+            continue
+        seconds = time.monotonic() - started
+        fits[current] = network, choosing.try_out(current, network, len(task.pairs), seconds, wish.seed)
+        tell_of_current(f"{seconds:.1f} s" + (f", {fits[current][1].brief()}" if auto else ""))
+    return fits
+
+
+def _task(matched: Matched, seen: Seen, wish: Wish, tell: Tell) -> Task:
+    """All pairs."""
+    labels = None if matched.labels is None else torch.from_numpy(matched.labels)
+
+    def tell_of_method(line: str) -> None:
+        tell(f"{wish.method}: {line}")
+
+    return Task(matched.pairs, labels, seen.unit, wish.seed, tell_of_method)
+
+
+def _score(trial: Trial) -> float:
+    return 0.0 if trial.mapped is None else trial.mapped.value
+
+
+def _check_needs(matched: Matched, seen: Seen, wish: Wish) -> None:
+    """Raises DataError where a named method lacks labels, or meets old vectors that have no direction."""
+    method = ADAPTERS[wish.method]
+    if method.needs_labels and matched.labels is None:
         raise DataError(
-            f"{len(classes)} classes are too few to keep a fifth out; leave --unseen-classes away, or name a method"
+            f"{wish.method} needs the class of each of {len(matched)} rows; give labels, or use ridge, which needs none"
         )
-    out = np.isin(labels, np.random.default_rng(seed).choice(classes, count, replace=False))
-    kept, rows = (torch.from_numpy(np.flatnonzero(mask)) for mask in (~out, out))
-    return kept, torch.from_numpy(np.random.default_rng(seed).permutation(rows.numpy())[:TESTED])
-
-
-def _nearest(query: Tensor, gallery: Array, k: int) -> Int64[np.ndarray, "q k"]:
-    """The rows of the gallery nearest to each of the first queries, their own left out."""
-    count = min(QUERIES, len(query))
-    indices = search(query[:count], gallery, min(k, len(gallery) - 1), exclude=np.arange(count)).indices
-    found: np.ndarray = as_tensor(indices).cpu().numpy()
-    return found
+    if method.needs_directions and seen.zero and "loss" not in wish.options:
+        raise DataError(
+            f"{len(seen.zero)} of {len(matched)} vectors of {matched.names[1]} have length zero "
+            f"(first: {matched.where(1, seen.zero)}), and {wish.method} compares directions; drop them or use ridge"
+        )

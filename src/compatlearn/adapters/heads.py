@@ -1,5 +1,6 @@
 """Maps that are trained by gradient descent on cached features of two frozen models; minutes on a CPU."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,45 +10,34 @@ from torch import Tensor, nn
 from ..losses import InfluenceLoss, NeighbourLoss, RankingLoss
 from ..losses.ranking import INSTANCE
 from ..pseudo.table import build_classifier
-from .linear import procrustes, ridge
+from .linear import procrustes
 from .network import Loss, MapNetwork, scaled_network, train_map
-from .pairs import Pairs
+from .task import Task
 
 UNIT_SCALE = 16.0  # of the cosine in the influence loss, where old features have unit length
 
 
-def residual_mlp(
-    pairs: Pairs, labels: Tensor | None, unit: bool, seed: int, *, epochs: int = 10, hidden: int = 256
-) -> MapNetwork:
+def residual_mlp(task: Task, *, epochs: int = 10, hidden: int = 256) -> MapNetwork:
     """Ridge plus one hidden layer, trained on ‖g(n) − o‖² / mean ‖o‖²."""
-    network = scaled_network(pairs, unit, seed, hidden=hidden)
-    return train_map(network.start_from(ridge(pairs, seed)), pairs, _regression(pairs), epochs=epochs, seed=seed)
+    network = scaled_network(task, hidden=hidden)
+    return train_map(network.start_from(task.ridge), task, _regression(task), epochs=epochs)
 
 
-def lambda_orthogonal(
-    pairs: Pairs,
-    labels: Tensor | None,
-    unit: bool,
-    seed: int,
-    *,
-    epochs: int = 10,
-    threshold: float = 1.0,
-    sharpness: float = 10.0,
-) -> MapNetwork:
+def lambda_orthogonal(task: Task, *, epochs: int = 10, threshold: float = 1.0, sharpness: float = 10.0) -> MapNetwork:
     """A matrix W (times one length) trained on ‖g(n) − o‖² / mean ‖o‖² + `orthogonal_penalty(W)`, from Procrustes on.
 
     Source: the λ-orthogonality of NeurIPS 2025; λ is the threshold.
     """
-    network = scaled_network(pairs, unit, seed, centred=False)
-    rotation, bias = procrustes(pairs, seed, unit=True)
+    network = scaled_network(task, centred=False)
+    rotation, bias = procrustes(task.pairs, unit=True)
     network.start_from((rotation * network.length / network.spread, bias))
     network.linear.bias.requires_grad_(False)
-    regression = _regression(pairs)
+    regression = _regression(task)
 
     def loss(features: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         return regression(features, labels, rows) + orthogonal_penalty(network.linear.weight, threshold, sharpness)
 
-    return train_map(network, pairs, loss, epochs=epochs, seed=seed)
+    return train_map(network, task, loss, epochs=epochs)
 
 
 def orthogonal_penalty(weight: Float[Tensor, "a b"], threshold: float, sharpness: float) -> Float[Tensor, ""]:
@@ -58,49 +48,40 @@ def orthogonal_penalty(weight: Float[Tensor, "a b"], threshold: float, sharpness
     return torch.sigmoid(sharpness * (distance - threshold)) * distance
 
 
-def rbt(
-    pairs: Pairs, labels: Tensor, unit: bool, seed: int, *, epochs: int = 10, blocks: int = 2, similarity: float = 1.0
-) -> MapNetwork:
+def rbt(task: Task, *, epochs: int = 10, blocks: int = 2, similarity: float = 1.0) -> MapNetwork:
     """Residual bottleneck blocks, trained on the influence loss plus `similarity` · ‖g(n) − o‖² / mean ‖o‖².
 
     Source: Wang et al., Unified representation learning for cross model compatibility, BMVC 2020. The old model is a black
     box here: its classifier is replaced by the random-walk pseudo classifier.
     """
-    network = scaled_network(pairs, unit, seed, blocks=blocks).start_from(ridge(pairs, seed))
-    influence, regression = _influence(pairs, labels, unit), _regression(pairs)
+    network = scaled_network(task, blocks=blocks).start_from(task.ridge)
+    influence, regression = _influence(task), _regression(task)
 
     def loss(features: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         return influence(features, labels, rows) + similarity * regression(features, labels, rows)
 
-    return train_map(network, pairs, loss, labels, epochs=epochs, seed=seed)
+    return train_map(network, task, loss, task.classes, epochs=epochs)
 
 
-def head(
-    pairs: Pairs,
-    labels: Tensor,
-    unit: bool,
-    seed: int,
-    *,
-    epochs: int = 10,
-    hidden: int = 0,
-    loss: Loss | None = None,
-) -> MapNetwork:
+def head(task: Task, *, epochs: int = 10, hidden: int = 0, loss: Loss | None = None) -> MapNetwork:
     """The compatible head: ridge, trained on with a compatible loss on cached new features.
 
     Args:
-        loss: called as loss(features, labels, rows), rows being places in `pairs`; by default the influence loss against the
-            random-walk pseudo classifier, with a scale of 16 where old features have unit length.
+        task: the pairs and their classes.
+        epochs: passes over the pairs.
         hidden: units of a layer beside the linear map; 0 is none.
+        loss: called as loss(features, labels, rows), labels being those that were given and rows places in the pairs; by
+            default the influence loss against the random-walk pseudo classifier, with a scale of 16 where old features
+            have unit length.
     """
-    network = scaled_network(pairs, unit, seed, hidden=hidden).start_from(ridge(pairs, seed))
-    return train_map(network, pairs, loss or _influence(pairs, labels, unit), labels, epochs=epochs, seed=seed)
+    network = scaled_network(task, hidden=hidden).start_from(task.ridge)
+    if loss is not None:
+        return train_map(network, task, loss, task.labels, epochs=epochs)
+    return train_map(network, task, _influence(task), task.classes, epochs=epochs)
 
 
 def neighbour_head(
-    pairs: Pairs,
-    labels: Tensor | None,
-    unit: bool,
-    seed: int,
+    task: Task,
     *,
     instance: float = 0.0,
     epochs: int = 12,
@@ -110,25 +91,30 @@ def neighbour_head(
     """The compatible head with the neighbour loss: a query should find its class, or itself, among the old features.
 
     Args:
-        labels: None leaves the instance loss alone.
+        task: the pairs; without classes the instance loss is left alone.
         instance: weight of the instance loss.
+        epochs: passes over the pairs.
+        hidden: units of a layer beside the linear map; 0 is none.
+        temperature: τ in mean squared lengths of an old feature; None is the loss's own default.
     """
-    old = pairs.take(slice(0, None))[1]
-    loss = NeighbourLoss(old, labels, instance=instance, temperature=temperature, unit=unit)
-    network = scaled_network(pairs, unit, seed, hidden=hidden).start_from(ridge(pairs, seed))
-    return train_map(network, pairs, loss, labels, epochs=epochs, seed=seed)
+    old = task.pairs.take(slice(0, None))[1]
+    loss = NeighbourLoss(old, task.classes, instance=instance, temperature=temperature, unit=task.unit)
+    network = scaled_network(task, hidden=hidden).start_from(task.ridge)
+    return train_map(network, task, loss, task.classes, epochs=epochs)
 
 
-def instance_head(pairs: Pairs, labels: Tensor | None, unit: bool, seed: int, **options: Any) -> MapNetwork:
+def mixed_head(task: Task, **options: Any) -> MapNetwork:
+    """`neighbour_head` with neighbour and instance loss in equal weight."""
+    return neighbour_head(task, instance=1.0, **options)
+
+
+def instance_head(task: Task, **options: Any) -> MapNetwork:
     """`neighbour_head` without classes."""
-    return neighbour_head(pairs, None, unit, seed, instance=1.0, **options)
+    return neighbour_head(replace(task, labels=None), instance=1.0, **options)
 
 
 def ranking_head(
-    pairs: Pairs,
-    labels: Tensor | None,
-    unit: bool,
-    seed: int,
+    task: Task,
     *,
     instance: float = INSTANCE,
     epochs: int = 12,
@@ -138,26 +124,31 @@ def ranking_head(
     """The compatible head with the ranking loss: a query ranks the old gallery as the new model would rank its own.
 
     Args:
-        labels: not used.
+        task: the pairs; classes are not used.
         instance: weight of the instance loss.
+        epochs: passes over the pairs.
+        hidden: units of a layer beside the linear map; 0 is none.
+        temperature: τ in mean squared lengths of an old feature; None is the loss's own default.
     """
-    loss = RankingLoss(*pairs.take(slice(0, None)), instance=instance, temperature=temperature, unit=unit)
-    network = scaled_network(pairs, unit, seed, hidden=hidden).start_from(ridge(pairs, seed))
-    return train_map(network, pairs, loss, epochs=epochs, seed=seed)
+    pairs = task.pairs.take(slice(0, None))
+    loss = RankingLoss(*pairs, instance=instance, temperature=temperature, unit=task.unit)
+    network = scaled_network(task, hidden=hidden).start_from(task.ridge)
+    return train_map(network, task, loss, epochs=epochs)
 
 
-def _regression(pairs: Pairs) -> Loss:
+def _regression(task: Task) -> Loss:
     """Mean over the batch of ‖g(n) − o‖², in units of the mean of ‖o‖²."""
-    mean_square = sum(float(old.square().sum()) for _, old in pairs.blocks()) / len(pairs) or 1.0
+    mean_square = float(task.moments.old_old.trace()) / task.moments.count or 1.0
 
     def loss(features: Tensor, labels: Tensor, rows: Int[Tensor, " b"]) -> Tensor:
-        old = pairs.take(rows.cpu())[1].to(features)
+        old = task.pairs.take(rows.cpu())[1].to(features)
         return (features - old).square().sum(dim=1).mean() / mean_square
 
     return loss
 
 
-def _influence(pairs: Pairs, labels: Tensor, unit: bool) -> nn.Module:
-    old = pairs.take(slice(0, None))[1]
-    classifier = build_classifier("random-walk", old, labels)
-    return InfluenceLoss(classifier.float(), scale=UNIT_SCALE if unit else None).to(old.device)
+def _influence(task: Task) -> nn.Module:
+    assert task.classes is not None  # the table says that these methods need labels
+    old = task.pairs.take(slice(0, None))[1]
+    classifier = build_classifier("random-walk", old, task.classes)
+    return InfluenceLoss(classifier.float(), scale=UNIT_SCALE if task.unit else None).to(old.device)

@@ -1,4 +1,4 @@
-"""Pairs of new and old features, and the maps between them that have a closed form: Procrustes, ridge, low-rank.
+"""The maps between two spaces that have a closed form: Procrustes and ridge.
 
 Rows are read in blocks and only their second moments are kept, in float64, so that a memory map of any length is fitted
 in bounded memory. A map is (weight, bias): new (d_new,) → weight (d_old, d_new) · new + bias (d_old,).
@@ -17,15 +17,19 @@ STRENGTHS = torch.logspace(-8, 2, 21, dtype=torch.float64)  # of ridge, in units
 Map: TypeAlias = tuple[Float[Tensor, "d_old d_new"], Float[Tensor, " d_old"]]
 
 
-def procrustes(pairs: Pairs, seed: int = 0, *, unit: bool = False) -> Map:
+def procrustes(pairs: Pairs, *, unit: bool = False) -> Map:
     """The rotation that turns unit new features onto unit old ones, with a scale where old features are not of unit length.
 
     R = P Qᵀ from the singular value decomposition N̂ᵀ Ô = P Σ Qᵀ. Of unequal dimensions the smaller is padded with zeros; the
     thin decomposition is the same thing. The length of a new feature is kept, times the least-squares scale
-    s = Σ oᵢ·(nᵢ R) / Σ ‖nᵢ R‖².
+    s = Σ oᵢ·(nᵢ R) / Σ ‖nᵢ R‖². A zero vector has no direction and does not count towards the rotation.
 
     Args:
+        pairs: n pairs.
         unit: old features have unit length: s = 1.
+
+    Returns:
+        (d_old, d_new) weight and (d_old,) zeros, float64.
 
     Source: Schönemann, A generalized solution of the orthogonal Procrustes problem, Psychometrika 1966.
     """
@@ -40,36 +44,26 @@ def procrustes(pairs: Pairs, seed: int = 0, *, unit: bool = False) -> Map:
 def ridge(pairs: Pairs, seed: int = 0, *, strength: float | None = None) -> Map:
     """The affine map with the least Σ ‖W n + b − o‖² + n σ² strength ‖W‖², σ² the mean variance of a new dimension.
 
+    One eigen-decomposition serves all strengths.
+
     Args:
+        pairs: n pairs.
         seed: of the rows that are held out to choose the strength; the map is then fitted to all rows.
         strength: instead of the one that does best on held-out rows, among 10⁻⁸ … 10².
 
-    One eigen-decomposition serves all strengths. Source: Hoerl and Kennard, Ridge regression, Technometrics 1970.
+    Returns:
+        (d_old, d_new) weight and (d_old,) bias, float64.
+
+    Source: Hoerl and Kennard, Ridge regression, Technometrics 1970.
     """
-    fitted, held = split_moments(pairs, seed)
+    return ridge_of(split_moments(pairs, seed), strength)
+
+
+def ridge_of(halves: tuple[Moments, Moments], strength: float | None = None) -> Map:
+    """`ridge` from the moments of the rows to fit and of those held out."""
+    fitted, held = halves
     strength = _best_strength(fitted, held) if strength is None else strength
     return _ridge(_Spectrum.of(fitted if held is fitted else fitted + held), strength)
-
-
-def low_rank(pairs: Pairs, seed: int = 0, *, rank: int | None = None) -> Map:
-    """Ridge, whose mapped features are then projected on the directions in which they vary most.
-
-    Args:
-        seed: of the rows that are held out to choose strength and rank.
-        rank: in [1, d_old], instead of the one that does best on held-out rows.
-
-    Source: reduced-rank regression, Izenman, Journal of Multivariate Analysis 1975.
-    """
-    fitted, held = split_moments(pairs, seed)
-    strength = _best_strength(fitted, held)
-    if rank is None:
-        full, mean = _ridge(_Spectrum.of(fitted), strength), fitted.new / fitted.count
-        basis = _directions(full, fitted)
-        errors = [_error(_project(full, mean, basis[:, :r]), held) for r in range(1, basis.shape[1] + 1)]
-        rank = int(torch.stack(errors).argmin()) + 1
-    everything = fitted if held is fitted else fitted + held
-    full = _ridge(_Spectrum.of(everything), strength)
-    return _project(full, everything.new / everything.count, _directions(full, everything)[:, :rank])
 
 
 @dataclass(frozen=True)
@@ -101,19 +95,6 @@ def _best_strength(fitted: Moments, held: Moments) -> float:
     spectrum = _Spectrum.of(fitted)
     errors = [_error(_ridge(spectrum, float(one)), held) for one in STRENGTHS]
     return float(STRENGTHS[int(torch.stack(errors).argmin())])
-
-
-def _directions(full: Map, moments: Moments) -> Float[Tensor, "d_old d_old"]:
-    """Orthonormal columns: the directions in which mapped features vary, most first."""
-    centred = moments.around(moments.new / moments.count, moments.old / moments.count)
-    return torch.linalg.eigh(full[0] @ centred.new_new @ full[0].T)[1].flip(1)
-
-
-def _project(full: Map, mean: Float[Tensor, " d_new"], kept: Float[Tensor, "d_old r"]) -> Map:
-    """The map, projected on the columns of `kept` around what it gives for `mean`."""
-    weight, bias = full
-    projected = kept @ (kept.T @ weight)
-    return projected, weight @ mean + bias - projected @ mean
 
 
 def _error(fitted: Map, moments: Moments) -> Float[Tensor, ""]:

@@ -1,18 +1,20 @@
 """The network of an adapter, with or without a hidden layer, and the loop that trains it on cached features."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..errors import TrainingError
 from .linear import Map
-from .pairs import Pairs
+from .task import Task
 
 Loss = Callable[..., Tensor]
+QUIET = 5.0  # seconds between two lines of progress
 
 
 class MapNetwork(nn.Module):
@@ -58,61 +60,85 @@ class MapNetwork(nn.Module):
 
 def train_map(
     network: MapNetwork,
-    pairs: Pairs,
+    task: Task,
     loss: Loss,
-    labels: Tensor | None = None,
+    labels: Int[Tensor, " n"] | None = None,
     *,
     epochs: int,
-    seed: int,
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
 ) -> MapNetwork:
     """The loop: minibatches of n/32 cached features, at most 512; AdamW, one-cycle rate.
 
-    The same seed gives the same map on one machine.
+    The same seed gives the same map on one machine. Progress is told every five seconds.
+
+    Args:
+        network: where training starts; it is changed.
+        task: the pairs and the seed.
+        loss: called as loss(features, labels, rows), rows being places in the pairs.
+        labels: (n,) int64 classes that the loss is given; None gives zeros.
+        epochs: passes over the pairs.
+        learning_rate: peak of the one-cycle rate.
+        weight_decay: of AdamW.
 
     Raises:
         TrainingError: the loss is not finite.
     """
     learner = nn.ModuleList([network, *([loss] if isinstance(loss, nn.Module) else [])])
     optimizer = torch.optim.AdamW(learner.parameters(), lr=learning_rate, weight_decay=weight_decay)
-    count = len(pairs)
+    count = len(task.pairs)
     batch_size = min(512, -(-count // 32))  # few rows: still some steps an epoch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * -(-count // batch_size))
+    steps = epochs * -(-count // batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
     device = network.linear.weight.device
-    classes = torch.zeros(count, dtype=torch.int64) if labels is None else labels
+    classes = torch.zeros(count, dtype=torch.int64) if labels is None else labels.cpu()
+    clock = _Clock(steps, task.tell)
     with torch.random.fork_rng(), torch.enable_grad():  # a loss may draw too
-        torch.manual_seed(seed)
+        torch.manual_seed(task.seed)
         for epoch in range(epochs):
             for rows in torch.randperm(count).split(batch_size):
-                mapped = network(pairs.take(rows)[0].to(device, torch.float32))
+                mapped = network(task.pairs.take(rows)[0].to(device, torch.float32))
                 value = loss(mapped, classes[rows].to(device), rows.to(device))
                 optimizer.zero_grad()
                 value.backward()
                 optimizer.step()
                 schedule.step()
+                clock.tick()
                 if not bool(torch.isfinite(value)):
                     raise TrainingError(f"the loss is {value.item()} in epoch {epoch + 1} of {epochs}; check the features")
     return network.eval().requires_grad_(False)
 
 
-def scaled_network(pairs: Pairs, unit: bool, seed: int, *, centred: bool = True, **sizes: Any) -> MapNetwork:
+class _Clock:
+    """Tells how far a training is, every few seconds."""
+
+    def __init__(self, steps: int, tell: Callable[[str], None]) -> None:
+        self.steps, self.tell, self.done = steps, tell, 0
+        self.started = self.told = time.monotonic()
+
+    def tick(self) -> None:
+        self.done += 1
+        now = time.monotonic()
+        if now - self.told >= QUIET:
+            self.told = now
+            left = (now - self.started) * (self.steps - self.done) / self.done
+            self.tell(f"trained to {self.done / self.steps:.0%}, {left:.0f} s left")
+
+
+def scaled_network(task: Task, *, centred: bool = True, **sizes: Any) -> MapNetwork:
     """A network that sees new features of about unit size and gives old ones of the right size."""
-    new, old = pairs.take(slice(0, 1))
+    moments = task.moments
+    device, d_new, d_old = moments.new.device, len(moments.new), len(moments.old)
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = MapNetwork(new.shape[1], old.shape[1], unit=unit, **sizes).to(new.device)
-    count, total = len(pairs), torch.zeros(new.shape[1], dtype=torch.float64, device=new.device)
-    squares = torch.zeros(2, dtype=torch.float64)
-    for n, o in pairs.blocks():
-        total += n.sum(0)
-        squares += torch.stack([n.square().sum(), o.square().sum()]).cpu() / count
-    mean = total / count if centred else torch.zeros_like(total)
+        torch.manual_seed(task.seed)
+        network = MapNetwork(d_new, d_old, unit=task.unit, **sizes).to(device)
+    mean = moments.new / moments.count if centred else torch.zeros_like(moments.new)
+    squares = [float(products.trace()) / moments.count for products in (moments.new_new, moments.old_old)]
     variance = squares[0] - float(mean.square().sum())
-    variance = variance / new.shape[1] if centred else variance
+    variance = variance / d_new if centred else variance
     network.centre.copy_(mean)
-    network.spread.fill_(float(variance) ** 0.5 if variance > 1e-12 * squares[0] else 1.0)
-    network.length.fill_(1.0 if unit or squares[1] == 0 else float(squares[1]) ** 0.5)
+    network.spread.fill_(variance**0.5 if variance > 1e-12 * squares[0] else 1.0)
+    network.length.fill_(1.0 if task.unit or squares[1] == 0 else squares[1] ** 0.5)
     return network
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from ..adapters.adapter import Adapter, fit_adapter, load_adapter, save_adapter
-from ..adapters.choice import choose_adapter
 from ..arrays import Array
 from ..config import Recipe, TrainConfig
 from ..data.images import Images, Pixels, load_pixels
@@ -153,7 +152,7 @@ def fit_cell_adapter(recipe: Recipe, out: Path, cell: Cell) -> None:
     new, old = Features.load(frozen / "train"), Features.load(out / f"seed-{cell.seed}" / "old-train")
     try:
         if cell.method == AUTO:
-            adapter = choose_adapter(new, old, unseen_classes=recipe.test_classes is not None, seed=cell.seed).adapter
+            adapter = Adapter(seed=cell.seed, unseen_classes=recipe.test_classes is not None).fit_features(new, old)
         else:
             adapter = fit_adapter(cell.method, new.vectors, old.vectors[old.align(new.ids)], new.labels, seed=cell.seed)
     except TrainingError as error:

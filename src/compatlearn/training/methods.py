@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..adapters.adapter import ADAPTERS
+from ..adapters.methods import ADAPTERS
 from ..arrays import Array, as_tensor
 from ..errors import ConfigError, unknown
 from ..losses import (

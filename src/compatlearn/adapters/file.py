@@ -1,0 +1,85 @@
+"""The file of an adapter: its weights, and a header that says what it is and where it comes from."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import FormatError
+from ..files import read_tensors, write_tensors
+from .network import MapNetwork
+
+FORMAT = "compatlearn-adapter"
+REMEDY = "make one with `compatlearn adapt`"
+TEXTS = ("method", "space_new", "space_old", "version", "date", "metric", "direction", "facts")
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where an adapter comes from; what a file of an earlier version does not say is empty.
+
+    Attributes:
+        method: what was fitted.
+        space_new: the new model; "" is unknown.
+        space_old: the old model; "" is unknown.
+        version: of compatlearn.
+        date: of the fit, UTC, ISO 8601.
+        metric: that ranks the index.
+        direction: "query": new vectors become old ones.
+        rows: pairs it was fitted to.
+        seed: of training and of the pairs kept out.
+        options: of the method.
+        inputs: BLAKE2b of the new and of the old vectors.
+        figures: of its test on pairs kept out, as `Trial.to_dict` gives them.
+        facts: what there was to choose by.
+    """
+
+    method: str
+    space_new: str = ""
+    space_old: str = ""
+    version: str = ""
+    date: str = ""
+    metric: str = ""
+    direction: str = "query"
+    rows: int | None = None
+    seed: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    facts: str = ""
+
+
+def write(path: Path, network: MapNetwork, record: Record) -> None:
+    """Write the file, atomically.
+
+    Args:
+        path: the .safetensors file.
+        network: the fitted map.
+        record: the header.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written.
+    """
+    write_tensors(path, network.state_dict(), {"format": FORMAT, "sizes": network.sizes, **asdict(record)})
+
+
+def read(path: Path) -> tuple[MapNetwork, Record]:
+    """Read what `write` wrote, or an earlier version.
+
+    Raises:
+        DataError: there is no such file.
+        FormatError: it is something else, not whole, or for another direction.
+    """
+    header, tensors = read_tensors(path, format=FORMAT, what="adapter", remedy=REMEDY)
+    try:
+        network = MapNetwork(**json.loads(header["sizes"]))
+        network.load_state_dict(tensors)
+        known = {name: header[name] for name in Record.__dataclass_fields__ if name in header}
+        fields: dict[str, Any] = {name: text if name in TEXTS else json.loads(text) for name, text in known.items()}
+        record = Record(**fields)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise FormatError(f"{path} is not a whole adapter ({reason}); {REMEDY}") from error
+    if record.direction != "query":
+        raise FormatError(f"{path} maps {record.direction} vectors, which this version cannot use; update compatlearn")
+    return network.eval().requires_grad_(False), record
