@@ -204,7 +204,9 @@ def test_pseudo_classifiers_are_those_of_one_machine(inline: None, tmp_path: Pat
         cluster.classifier_builder(path)("mean", old.vectors, old.labels, classes=None, options=options)
 
 
-@given(st.integers(0, 1 << 30), st.sampled_from(["euclidean", "cosine"]), st.sampled_from(["float16", "float32", "float64"]))
+@given(
+    st.integers(0, 1 << 30), st.sampled_from(["euclidean", "cosine", "dot"]), st.sampled_from(["float16", "float32", "float64"])
+)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_search_is_that_of_one_machine(
     inline: None, monkeypatch: pytest.MonkeyPatch, seed: int, metric: str, kind: str
@@ -219,7 +221,7 @@ def test_search_is_that_of_one_machine(
     expected = search(queries, gallery, k, metric, exclude=own)
     hits = cluster.searcher([])(queries, gallery, k, metric, exclude=own)
     np.testing.assert_array_equal(hits.indices, expected.indices)
-    if d_query <= d_gallery:
+    if d_query <= d_gallery or metric == "dot":
         np.testing.assert_allclose(hits.distances, expected.distances, rtol=1e-6, atol=1e-6)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compatlearn import DataError, FormatError, IncompatibleError, Relevance
-from compatlearn.evaluation import relevance as module
+from compatlearn.evaluation import lookup as module
 
 IDS = st.sampled_from(["", "a", "b", "c", "dd", "ä", "7"])
 

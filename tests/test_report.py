@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import t as student
 
 from compatlearn.cli.app import app
-from compatlearn.evaluation.compatibility import TESTS, compatibility
+from compatlearn.evaluation.compatibility import compatibility
+from compatlearn.evaluation.result import TESTS
 from compatlearn.features.features import Features
 from compatlearn.report.advice import Files, advice, seeds_needed
 from compatlearn.report.outcome import Outcome

@@ -68,34 +68,35 @@ def evaluate(
         engine: where it runs: here, or on a Ray cluster.
         address: host:port of the cluster, or auto; without one it is started here.
     """
-    from ..adapters.slerp import query_map
-    from ..evaluation.compatibility import compatibility
-    from ..evaluation.relevance import Relevance
-
     given = {"old_query": old_query, "old_gallery": old_gallery, "new_query": new_query}
     given |= {"new_gallery": new_gallery, "independent": independent, "independent_gallery": independent_gallery}  # type: ignore[dict-item]
     paths = {name: path for name, path in given.items() if path is not None}
     spaces = {"old_query": old_space, "old_gallery": old_space, "new_query": new_space, "new_gallery": new_space}
-    relevance = None if qrels is None else Relevance.from_qrels(qrels)
     with connected(engine, address) as cluster:
         loaded: dict[str, Any] = columns.load(paths, spaces)
-        files = [(paths[name], features) for name, features in loaded.items()]
-        try:
-            result = compatibility(
-                **loaded,
-                relevance=relevance,
-                metric=metric,
-                searcher=cluster.searcher(files) if cluster else _watched_search(),
-                adapter=query_map(adapter, slerp, loaded["old_query"], loaded["new_query"]),
-                pad=pad,
-                names={name: f"{name} ({path})" for name, path in paths.items()},
-            )
-        except CompatlearnError as error:
-            raise type(error)(_in_flags(str(error))) from error
+        search = cluster.searcher([(paths[name], one) for name, one in loaded.items()]) if cluster else _watched_search()
+        names = {name: f"{name} ({path})" for name, path in paths.items()}
+        options: dict[str, Any] = {"metric": metric, "pad": pad, "searcher": search, "names": names}
+        result = _measured(loaded, qrels, adapter, slerp, options)
     show(result.to_dict() if json else result)
-    for line in _hints(result, adapter, {f"{name} ({paths[name]})": features.space for name, features in loaded.items()}):
+    for line in _hints(result, adapter, {names[name]: features.space for name, features in loaded.items()}):
         print(line, file=sys.stderr)
     return 3 if require_compatible and result.compatible != "yes" else 0
+
+
+def _measured(
+    loaded: dict[str, Any], qrels: Path | None, adapter: Path | None, slerp: float | None, options: dict[str, Any]
+) -> "Compatibility":
+    from ..adapters.slerp import query_map
+    from ..evaluation.compatibility import compatibility
+    from ..evaluation.relevance import Relevance
+
+    relevance = None if qrels is None else Relevance.from_qrels(qrels)
+    asked = query_map(adapter, slerp, loaded["old_query"], loaded["new_query"])
+    try:
+        return compatibility(**loaded, **options, relevance=relevance, adapter=asked)
+    except CompatlearnError as error:
+        raise type(error)(_in_flags(str(error))) from error
 
 
 def _watched_search() -> "Callable[..., Hits]":

@@ -1,21 +1,17 @@
 """Which items answer a query: those of its class, or those that somebody judged."""
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
 
-from ..arrays import as_numpy
 from ..errors import DataError, IncompatibleError
-from .figures import HELD
+from .lookup import Ids, as_ids, blocks_of, groups_of, of_kind, places_of
 from .qrels import read_qrels
-
-Ids: TypeAlias = np.ndarray | Tensor | Sequence[Any]  # numbers or text, of any shape
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,13 +66,15 @@ class Relevance:
         >>> same.counts([0, 1])
         array([1, 2])
         """
-        queries, items = _ids(query_labels), _ids(gallery_labels)
+        queries, items = as_ids(query_labels), as_ids(gallery_labels)
         if (queries.dtype.kind == "U") != (items.dtype.kind == "U"):
             raise IncompatibleError(
                 f"labels of the queries are {queries.dtype} and those of the gallery {items.dtype}; give both the same kind"
             )
         classes, groups = np.unique(np.concatenate([queries, items]), return_inverse=True)
-        return cls(None, None, groups[: len(queries)], groups[len(queries) :], None, _NONE, len(classes))
+        return cls(
+            None, None, groups[: len(queries)], groups[len(queries) :], None, np.zeros(0, dtype=np.float32), len(classes)
+        )
 
     @classmethod
     def from_dict(cls, judgements: Mapping[Any, Mapping[Any, float] | Collection[Any]]) -> "Relevance":
@@ -129,14 +127,14 @@ class Relevance:
     def _judged(cls, known: list[Any], queries: list[Any], items: list[Any], grades: list[Any]) -> "Relevance":
         if not items:
             raise DataError("there is no judgement: no query has an item; give each query the items that answer it")
-        query_ids, item_ids = np.unique(_ids(known, "query ids")), np.unique(_ids(items, "item ids"))
+        query_ids, item_ids = np.unique(as_ids(known, "query ids")), np.unique(as_ids(items, "item ids"))
         try:
             degrees = np.asarray(grades, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise DataError(f"grades must be numbers ({error}); a grade above 0 is relevant") from error
         if not np.isfinite(degrees).all():
             raise DataError(f"{int((~np.isfinite(degrees)).sum())} of {len(degrees)} grades are not finite; give numbers")
-        rows, columns = _places(query_ids, _ids(queries)), _places(item_ids, _ids(items))
+        rows, columns = places_of(query_ids, as_ids(queries)), places_of(item_ids, as_ids(items))
         keys = rows * len(item_ids) + columns
         order = np.argsort(keys, kind="stable")
         whole = np.arange(len(query_ids)), np.arange(len(item_ids))
@@ -162,10 +160,10 @@ class Relevance:
         """
         if self.judged is not None:
             return self.grades(queries, hits) > 0
-        wanted, found = _lookup(self.query_ids, self.query_groups, _ids(queries)), _ids(hits)
+        wanted, found = groups_of(self.query_ids, self.query_groups, as_ids(queries)), as_ids(hits)
         relevant = np.empty(found.shape, dtype=bool)
-        for part in _blocks(found):
-            groups = _lookup(self.item_ids, self.item_groups, found[part])
+        for part in blocks_of(found):
+            groups = groups_of(self.item_ids, self.item_groups, found[part])
             relevant[part] = (groups == wanted[part, None]) & (groups >= 0)
         return relevant
 
@@ -181,10 +179,10 @@ class Relevance:
         """
         if self.judged is None:
             return self.of(queries, hits).astype(np.float32)
-        wanted, found = _lookup(self.query_ids, self.query_groups, _ids(queries)), _ids(hits)
+        wanted, found = groups_of(self.query_ids, self.query_groups, as_ids(queries)), as_ids(hits)
         grades = np.zeros(found.shape, dtype=np.float32)
-        for part in _blocks(found):
-            groups = _lookup(self.item_ids, self.item_groups, found[part])  # (b, k)
+        for part in blocks_of(found):
+            groups = groups_of(self.item_ids, self.item_groups, found[part])  # (b, k)
             row, column = np.nonzero((groups >= 0) & (wanted[part, None] >= 0))  # most items were never judged
             keys = wanted[part][row] * self.width + groups[row, column]
             places = np.searchsorted(self.judged, keys).clip(max=len(self.judged) - 1)
@@ -202,13 +200,13 @@ class Relevance:
         Returns:
             (q,) int64.
         """
-        wanted = _lookup(self.query_ids, self.query_groups, _ids(queries))
+        wanted = groups_of(self.query_ids, self.query_groups, as_ids(queries))
         sizes = np.bincount(self.item_groups[self.item_groups >= 0], minlength=self.width)
         if self.judged is not None:
             rows, columns = np.divmod(self.judged[self.degrees > 0], self.width)
             sizes = np.bincount(rows, weights=sizes[columns], minlength=int(wanted.max(initial=0)) + 1)
         total: np.ndarray = np.where(wanted >= 0, sizes[wanted.clip(min=0)], 0).astype(np.int64)
-        return total if exclude is None else total - self.of(queries, _ids(exclude)[:, None])[:, 0]
+        return total if exclude is None else total - self.of(queries, as_ids(exclude)[:, None])[:, 0]
 
     def at(self, query_ids: Ids, gallery_ids: Ids) -> "Relevance":
         """The same relevance for the rows of these queries and of this gallery: ids become row numbers, which are quick.
@@ -226,7 +224,7 @@ class Relevance:
         Raises:
             IncompatibleError: labels for other numbers of rows, or text ids where the judgements have numbers.
         """
-        queries, items = _ids(query_ids), _ids(gallery_ids)
+        queries, items = as_ids(query_ids), as_ids(gallery_ids)
         if self.query_ids is None or self.item_ids is None or self.judged is None:
             given, wanted = (len(self.query_groups), len(self.item_groups)), (len(queries), len(items))
             if given != wanted:
@@ -235,57 +233,10 @@ class Relevance:
                     "give the labels of the same rows"
                 )
             return self
-        query_groups = _lookup(self.query_ids, self.query_groups, _as_kind(queries, self.query_ids, "queries"))
-        item_groups = _lookup(self.item_ids, self.item_groups, _as_kind(items, self.item_ids, "items"))
+        query_groups = groups_of(self.query_ids, self.query_groups, of_kind(queries, self.query_ids, "queries"))
+        item_groups = groups_of(self.item_ids, self.item_groups, of_kind(items, self.item_ids, "items"))
         rows, columns = np.divmod(self.judged[self.degrees > 0], self.width)
         relevant = np.unique(columns[np.isin(rows, query_groups)])
         lost = len(self.query_groups) - len(np.intersect1d(query_groups, self.query_groups))
         absent = len(np.setdiff1d(relevant, item_groups))
         return Relevance(None, None, query_groups, item_groups, self.judged, self.degrees, self.width, lost, absent)
-
-
-_NONE = np.zeros(0, dtype=np.float32)
-
-
-def _ids(values: Ids, name: str = "ids") -> np.ndarray:
-    """Numbers as int64, text as it is."""
-    array = as_numpy(values) if isinstance(values, np.ndarray | Tensor) else np.asarray(values)
-    text = array.dtype.kind == "U"
-    if text and not isinstance(values, np.ndarray) and not all(isinstance(value, str) for value in np.ravel(_objects(values))):
-        raise DataError(f"some {name} are numbers and some text; give all of them one kind")
-    if not text and array.dtype.kind not in "iu" and array.size:
-        raise DataError(f"{name} must be whole numbers or text; got {array.dtype}")
-    return array if text or array.dtype == np.int64 else array.astype(np.int64)
-
-
-def _objects(values: Any) -> np.ndarray:
-    return np.asarray(values, dtype=object)
-
-
-def _as_kind(ids: np.ndarray, known: np.ndarray, name: str) -> np.ndarray:
-    if ids.dtype.kind == known.dtype.kind:
-        return ids
-    if known.dtype.kind == "U":
-        return ids.astype(str)
-    raise IncompatibleError(f"ids of the {name} are text and those of the judgements numbers; give both the same kind")
-
-
-def _places(known: np.ndarray, wanted: np.ndarray) -> Int[np.ndarray, "..."]:
-    """Where each id stands among ascending ones, -1 where it is none of them."""
-    places = np.searchsorted(known, wanted).clip(max=len(known) - 1)
-    found: np.ndarray = np.where(known[places] == wanted, places, -1)
-    return found
-
-
-def _lookup(known: np.ndarray | None, groups: Int[np.ndarray, " n"], wanted: np.ndarray) -> Int[np.ndarray, "..."]:
-    """The group of each id, -1 where it has none."""
-    places = wanted if known is None else _places(known, wanted)
-    inside = (places >= 0) & (places < len(groups))
-    found: np.ndarray = np.where(inside, np.take(groups, places, mode="clip"), -1)
-    return found
-
-
-def _blocks(hits: Shaped[np.ndarray, "q k"]) -> Iterator[slice]:
-    """Rows of which so many are looked up at a time that memory stays bounded."""
-    step = max(1, HELD // max(1, hits.shape[1]))
-    return (slice(start, start + step) for start in range(0, len(hits), step))

@@ -16,7 +16,7 @@ key. Rounding in the product is paid for by shortening ‖a‖²/2 and ‖b‖²
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -247,21 +247,46 @@ def survey(
                 right = frame.mirrored(left[(column - first) // width])
                 sizes[column : min(column + width, last)] = ours[(column - first) // width]
             else:
-                rows = slice(column, min(column + width, gallery))
-                right, sizes[rows] = frame.operand(read_gallery(rows.start, rows.stop), query=False)
-            for row in range(first, min(last, column + width) if same else last, height):
-                tile = left[(row - first) // width][(row - first) % width :][:height]
-                begin = max(0, row - column) if same else 0
-                bounds = tile @ right[begin:].T  # (b, w)
-                pool(row, bounds).add(bounds, column + begin)
-                for across in range(max(begin, row + height - column), len(right), height) if same else ():
-                    part = bounds[:, across - begin :][:, :height].T
-                    pool(column + across, part).add(part, row)
+                stop = min(column + width, gallery)
+                right, sizes[column:stop] = frame.operand(read_gallery(column, stop), query=False)
+            rows = range(first, min(last, column + width) if same else last, height)
+            _meet(pool, left, right, rows, column, width, same)
             done += (last - first) * min(width, gallery - column)
             if watch:
                 watch(min(1.0, done / (queries * gallery) * (2 if same else 1)))
         for row in range(first, last, height):
             yield slice(row, min(row + height, last)), pools.pop(row), torch.cat(ours)[row - first :][:height], sizes
+
+
+def _meet(
+    pool: Callable[[int, Tensor], Pool],
+    left: Sequence[Tensor],
+    right: Float[Tensor, "m w"],
+    rows: range,
+    column: int,
+    width: int,
+    same: bool,
+) -> None:
+    """Bounds of blocks of queries, which begin at `rows`, with the gallery rows from `column` on; into their pools.
+
+    Args:
+        pool: the pool of the block that begins at a row.
+        left: operands of the queries, `width` rows in each, from the first row on.
+        right: (m, w) operand of the gallery rows.
+        rows: where the blocks begin.
+        column: the first gallery row.
+        width: rows of an operand.
+        same: as in `survey`.
+    """
+    first, height = rows.start, rows.step
+    for row in rows:
+        tile = left[(row - first) // width][(row - first) % width :][:height]
+        begin = max(0, row - column) if same else 0
+        bounds = tile @ right[begin:].T  # (b, w)
+        pool(row, bounds).add(bounds, column + begin)
+        for across in range(max(begin, row + height - column), len(right), height) if same else ():
+            part = bounds[:, across - begin :][:, :height].T
+            pool(column + across, part).add(part, row)
 
 
 def _power_of_two(rows: Float[Tensor, "m d"]) -> float:
