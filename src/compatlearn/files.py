@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,8 +38,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             temporary.replace(path)
             _flush_folder(path.parent)
     except BaseException:
-        with suppress(DataError):  # what went wrong first is what has to be said
-            remove(temporary)
+        with suppress(OSError):  # the failure itself is what the user must see
+            temporary.unlink(missing_ok=True)
         raise
 
 
@@ -73,6 +74,13 @@ def remove_leftovers(path: Path) -> None:
     """Remove the temporary files of `path` that killed processes left; only while nobody else is writing it."""
     for temporary in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
         remove(temporary)
+
+
+def remove_all_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in `folder`; only while nobody else is writing there."""
+    for temporary in folder.glob(".*.tmp*"):
+        if re.fullmatch(r"\..+\.\d+\.tmp(\.[^.]+)?", temporary.name):
+            remove(temporary)
 
 
 def write_json(path: Path, content: object) -> None:
