@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -83,6 +84,13 @@ def remove_leftovers(path: Path) -> None:
     """Remove the temporary files of `path` that killed processes left; only while nobody else is writing it."""
     for temporary in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
         remove(temporary)
+
+
+def remove_all_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in `folder`; only while nobody else is writing there."""
+    for temporary in folder.glob(".*.tmp*"):
+        if re.fullmatch(r"\..+\.\d+\.tmp(\.[^.]+)?", temporary.name):
+            remove(temporary)
 
 
 def write_json(path: Path, content: object) -> None:

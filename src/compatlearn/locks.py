@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from .errors import DataError
-from .files import writing
+from .files import remove_all_leftovers, writing
 
 LOCK = ".lock"
 PATIENCE = 2.0  # seconds in which the last workers of a process that was killed come to their end
@@ -26,7 +26,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep every other process, and every other call of this one, from writing `folder`.
 
     The operating system holds the lock, on the file `.lock` in the folder, and lets it go when the process ends, however
-    that happens: a crash leaves the file behind, not the lock. The file says who holds it, for the message alone.
+    that happens: a crash leaves the file behind, not the lock. The file says who holds it, for the message alone. What killed
+    processes left half written in the folder is removed.
 
     Where nothing can be written, nothing is locked: the first write says why. On a network file system the lock is as good
     as the mount: NFS (Linux) and SMB pass it on to the server, `nolock` or `local_lock` mounts keep it within one machine,
@@ -42,6 +43,8 @@ def locked(folder: Path) -> Iterator[None]:
     descriptor = None
     try:
         descriptor = _acquire(folder / LOCK)
+        if descriptor is not None:
+            remove_all_leftovers(folder)
         yield
     finally:
         if descriptor is not None:

@@ -12,7 +12,7 @@ from typing import Any
 from ..config import Recipe
 from ..errors import ConfigError
 from ..extras import require
-from ..files import read_json, write_json
+from ..files import read_json, remove_all_leftovers, write_json
 from ..locks import locked
 from ..pseudo.centres import check_walk
 from ..training.arithmetic import choose_arithmetic
@@ -85,6 +85,8 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
 
 
 def _run_locked(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
+    for folder in (out / "pixels", *(cell.folder(out) for cell in cells)):
+        remove_all_leftovers(folder)
     kept = {key: value for key, value in recipe.to_dict().items() if key not in ("methods", "seeds", "jobs")}
     if (out / "recipe.json").exists():
         refuse_changes(out, read_json(out / "recipe.json"), kept)  # methods, seeds and jobs may grow

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..files import read_json, remove_leftovers, write_atomically, write_json, writing
+from ..files import read_json, write_atomically, write_json, writing
 from .arithmetic import note_change
 
 
@@ -17,8 +17,6 @@ def open_run(out: Path, run: dict[str, Any], resume: bool, arithmetic: str) -> N
     `arithmetic` is the precision that is really used here. It is recorded beside the one asked for and may change: a run can
     move to a machine that calculates otherwise.
     """
-    for name in ("run.json", "log.jsonl", "model.safetensors"):
-        remove_leftovers(out / name)
     left = read_json(out / "run.json") if (out / "run.json").exists() else None
     if left is not None and not resume:
         raise ConfigError(f"{out} already holds a run; pass --resume to go on with it, or another --out")
