@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from safetensors import safe_open
 
 import compatlearn
+from compatlearn.cli import signals
 from compatlearn.cli.app import app, run
 from compatlearn.config import Recipe, load_recipe
 from compatlearn.features.features import Features
@@ -268,7 +270,7 @@ def test_the_command_itself(features: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raised", "code", "message"),
     [
-        (KeyboardInterrupt(), 130, "interrupted; the same command goes on where it stopped"),
+        (KeyboardInterrupt(), 130, "interrupted; nothing was written"),
         (MemoryError(), 1, "out of memory (the processor); lower --batch-size or give it less data"),
         (torch.OutOfMemoryError("CUDA\nout"), 1, "out of memory (CUDA out); lower --batch-size or give it less data"),
         (
@@ -300,3 +302,61 @@ def test_a_fault_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("compatlearn.cli.recipe.load_recipe", fault)
     with pytest.raises(ZeroDivisionError):
         run(["recipe"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "--out", "x"], "run the same command again to resume"),
+        (["extract", "--out", "x"], "run the same command again to resume"),
+        (["demo"], "run the same command again to resume"),
+        (["train", "--out", "x"], "run the same command with --resume to continue"),
+        (["train", "--resume", "--out", "x"], "run the same command again to resume"),
+        (["adapt", "--out", "x"], "nothing was written"),
+        (["evaluate"], "nothing was written"),
+        ([], "nothing was written"),
+    ],
+)
+def test_an_interrupted_command_says_what_it_keeps(arguments: list[str], message: str) -> None:
+    assert signals.last_words(arguments) == f"interrupted; {message}"
+
+
+SLOW = """
+import sys, time
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            print("importing", flush=True)
+            try:
+                time.sleep(60)
+            except KeyboardInterrupt:
+                raise {error}
+sys.meta_path.insert(0, Slow())
+sys.argv = ["compatlearn", "pseudo", "--features", "x.npz", "--out", "p.safetensors"]
+from compatlearn.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "number", "code", "event"),
+    [
+        ("torch", "", signal.SIGINT, 130, "interrupted"),
+        ("torch", "ImportError('a library that was interrupted says something else')", signal.SIGINT, 130, "interrupted"),
+        ("cyclopts", "", signal.SIGINT, 130, "interrupted"),
+        ("numpy", "", signal.SIGTERM, 143, "terminated"),
+    ],
+)
+def test_a_signal_while_libraries_are_imported_is_one_line(
+    tmp_path: Path, name: str, error: str, number: int, code: int, event: str
+) -> None:
+    script = SLOW.format(name=name, error=error)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (code, "", f"compatlearn: {event}; nothing was written\n")
+    assert list(tmp_path.iterdir()) == []
