@@ -1,9 +1,8 @@
 """The commands: what they call, what they print, and how they exit when all is well."""
 
-import inspect
 import json
 import re
-import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +13,12 @@ import torch
 from safetensors import safe_open
 
 import compatlearn
-from compatlearn.adapters.methods import ADAPTERS
+from compatlearn.cli import signals
 from compatlearn.cli.app import app, run
 from compatlearn.config import Recipe, load_recipe
 from compatlearn.features.features import Features
 from compatlearn.pseudo.centres import mean_classifier, random_walk_classifier
 from compatlearn.pseudo.softmax import trained_classifier
-from compatlearn.pseudo.table import CLASSIFIERS
 from samples import CAT, DOG, call, clusters, image_folder, picture
 
 WEIGHTS = "embedder.backbone.0.weight"
@@ -304,7 +302,7 @@ def test_the_command_itself(features: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raised", "code", "message"),
     [
-        (KeyboardInterrupt(), 130, "interrupted; the same command goes on where it stopped"),
+        (KeyboardInterrupt(), 130, "interrupted; nothing was written"),
         (MemoryError(), 1, "out of memory (the processor); lower --batch-size or give it less data"),
         (torch.OutOfMemoryError("CUDA\nout"), 1, "out of memory (CUDA out); lower --batch-size or give it less data"),
         (
@@ -338,59 +336,59 @@ def test_a_fault_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> No
         run(["recipe"])
 
 
-# help, misspelt and missing flags
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "--out", "x"], "run the same command again to resume"),
+        (["extract", "--out", "x"], "run the same command again to resume"),
+        (["demo"], "run the same command again to resume"),
+        (["train", "--out", "x"], "run the same command with --resume to continue"),
+        (["train", "--resume", "--out", "x"], "run the same command again to resume"),
+        (["adapt", "--out", "x"], "nothing was written"),
+        (["evaluate"], "nothing was written"),
+        ([], "nothing was written"),
+    ],
+)
+def test_an_interrupted_command_says_what_it_keeps(arguments: list[str], message: str) -> None:
+    assert signals.last_words(arguments) == f"interrupted; {message}"
+
+
+SLOW = """
+import sys, time
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            print("importing", flush=True)
+            try:
+                time.sleep(60)
+            except KeyboardInterrupt:
+                raise {error}
+sys.meta_path.insert(0, Slow())
+sys.argv = ["compatlearn", "pseudo", "--features", "x.npz", "--out", "p.safetensors"]
+from compatlearn.cli import main
+main()
+"""
 
 
 @pytest.mark.parametrize(
-    ("command", "message"),
+    ("name", "error", "number", "code", "event"),
     [
-        ("adapt --new-features n.npz --out a.safetensors", "adapt needs --old-features; see compatlearn adapt --help"),
-        ("adapt --old-feature o.npz --new-features n.npz", "unknown option --old-feature; did you mean --old-features?"),
-        ("adapt --old-features", 'Command "adapt" parameter --old-features requires an argument.'),
-        ("compare --recipe digits", "compare needs --out; see compatlearn compare --help"),
+        ("torch", "", signal.SIGINT, 130, "interrupted"),
+        ("torch", "ImportError('a library that was interrupted says something else')", signal.SIGINT, 130, "interrupted"),
+        ("cyclopts", "", signal.SIGINT, 130, "interrupted"),
+        ("numpy", "", signal.SIGTERM, 143, "terminated"),
     ],
 )
-def test_a_flag_that_is_missing_or_misspelt(capsys: pytest.CaptureFixture[str], command: str, message: str) -> None:
-    assert call(capsys, *command.split()) == (2, "", f"compatlearn: {message}\n")
-
-
-COMMANDS = ("demo", "adapt", "evaluate", "extract", "pseudo", "train", "compare", "sweep", "recipe")
-
-
-def test_every_command_has_its_line_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = call(capsys, "--help")
-    assert code == 0
-    assert all(re.search(rf"^│ {name} +\S", out, re.M) for name in COMMANDS)
-    assert "--install-completion" in out
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_help_has_an_example_that_parses(command: str) -> None:
-    examples = re.findall(
-        r"^ *(compatlearn [^\\\n]+(?:\\\n.+)*)$", inspect.cleandoc(app[command].default_command.__doc__), re.M
+def test_a_signal_while_libraries_are_imported_is_one_line(
+    tmp_path: Path, name: str, error: str, number: int, code: int, event: str
+) -> None:
+    script = SLOW.format(name=name, error=error)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
-    assert examples, f"{command} has no example"
-    for example in examples:
-        words = shlex.split(example.replace("\\\n", " "))[1:]
-        assert words[0] == command
-        app.parse_args(words, exit_on_error=False, print_error=False)
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_flag_is_described(command: str) -> None:
-    for argument in app[command].assemble_argument_collection(parse_docstring=True):
-        assert argument.parameter.help or argument.name == "*", f"{command} {argument.name} has no help"
-
-
-@pytest.mark.parametrize("command", ["adapt", "evaluate --json", "nope", "extract --nope"])
-def test_usage_errors_need_no_torch(command: str) -> None:
-    script = "import sys; from compatlearn.cli.app import run; print(run(sys.argv[1:]), {'torch', 'numpy'} & {*sys.modules})"
-    done = subprocess.run([sys.executable, "-c", script, *command.split()], capture_output=True, text=True, timeout=60)
-    assert done.stdout == "2 set()\n"
-
-
-def test_the_help_names_every_entry_of_a_table() -> None:
-    for command, table in (("adapt", ADAPTERS), ("pseudo", CLASSIFIERS)):
-        arguments = app[command].assemble_argument_collection(parse_docstring=True)
-        text = next(argument.parameter.help for argument in arguments if argument.name == "--method")
-        assert all(re.search(rf"(?<![\w-]){name}(?![\w-])", text) for name in table), text
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (code, "", f"compatlearn: {event}; nothing was written\n")
+    assert list(tmp_path.iterdir()) == []

@@ -361,7 +361,7 @@ USAGE = [
     ("trian", 2, r'Unknown command "trian". Did you mean "train"\? .*'),
     ("pseudo --features x --out y --temprature 1", 2, r"Unknown option: --temprature. Did you mean --temperature\?"),
     ("train --data digits --backbone x --out y --epoch 3", 2, r"Unknown option: --epoch. Did you mean --epochs\?"),
-    ("train --backbone x --out y", 2, r'Command "train" parameter --data requires an argument.'),
+    ("train --backbone x --out y", 2, "train needs --data; see compatlearn train --help"),
     (
         "train --data digits --backbone x --out y --epochs many",
         2,
@@ -516,7 +516,7 @@ def test_more_unreadable_images_than_are_tolerated(capsys: pytest.CaptureFixture
     out = ("--out", tmp_path / "out", "--tolerance", "0.03")
     assert re.fullmatch(message, complaint(capsys, 1, "extract", "--data", root, "--model", "samples:mean_colour", *out))
     train = ("train", "--data", root, "--backbone", "small_resnet4", *TINY)
-    assert re.fullmatch(message, complaint(capsys, 1, *train, *out))
+    assert re.fullmatch(message, complaint(capsys, 1, *train, "--out", tmp_path / "new", "--tolerance", "0.03"))
     assert call(capsys, *train, "--out", tmp_path / "run", "--tolerance", "0.05")[0] == 0
 
 
@@ -601,7 +601,8 @@ def test_a_pseudo_classifier_with_more_dimensions_than_the_model(
     capsys: pytest.CaptureFixture[str], pets: Path, pseudo: Path, tmp_path: Path
 ) -> None:
     said = complaint(capsys, 1, *training(pets, tmp_path / "a", "--pseudo", pseudo))
-    assert said == "the old features have 20 dimensions, the backbone gives 16; pass --dimension 20 to add a linear layer"
+    remedy = "train it with dimension=20, which adds a linear layer"
+    assert said == f"the old features have 20 dimensions, the new model gives 16; {remedy}"
     code, out, _ = call(capsys, *training(pets, tmp_path / "b", "--pseudo", pseudo, "--dimension", "20"))
     assert (code, out) == (0, f"{tmp_path / 'b'}: trained on 16 images of 2 classes, 0 unreadable ones skipped\n")
     code, out, _ = call(capsys, "extract", "--data", pets, "--model", tmp_path / "b", "--out", tmp_path / "features")

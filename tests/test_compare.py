@@ -43,7 +43,8 @@ def threads() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    overrides = {"epochs": 2, "methods": METHODS, "seeds": 1, "jobs": 1, "batch_size": 32, "new_backbone": "small_resnet4"}
+    overrides = {"epochs": 2, "methods": METHODS, "seeds": 1, "jobs": 1, "batch_size": 32, "old_fraction": 0.3}
+    overrides |= {"old_backbone": "small_resnet4", "new_backbone": "small_resnet4", "metric": "euclidean", "scale": None}
     return load_recipe(bundled_recipe("digits"), overrides)
 
 

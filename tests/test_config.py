@@ -91,7 +91,7 @@ def test_every_recipe_of_the_package_loads() -> None:
     names = sorted(path.stem for path in RECIPES.glob("*.toml"))
     assert names == ["digits", "imagenet", "places365", "tiny-imagenet"]
     assert all(load_recipe(name) == load_recipe(bundled_recipe(name)) for name in names)
-    assert load_recipe("digits").training.epochs == 12
+    assert load_recipe("digits").training.epochs == 6
 
 
 def test_no_key_has_two_meanings() -> None:

@@ -22,7 +22,8 @@ from compatlearn.training.methods import find_method
 
 
 def digits(**keys: object) -> Recipe:
-    small = {"epochs": 1, "seeds": 1, "jobs": 1, "new_backbone": "small_resnet4", "methods": "independent,bct,ridge"}
+    small = {"epochs": 1, "seeds": 1, "jobs": 1, "methods": "independent,bct,ridge", "metric": "euclidean", "scale": None}
+    small |= {"old_backbone": "small_resnet4", "new_backbone": "small_resnet4", "old_fraction": 0.3}
     return load_recipe(bundled_recipe("digits"), {**small, **keys})
 
 

@@ -14,13 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from compatlearn import ConfigError, DataError, FormatError, IncompatibleError, InfluenceLoss, TrainingError
+from compatlearn import ConfigError, DataError, FormatError, IncompatibleError, InfluenceLoss, TrainingError, progress
 from compatlearn.config import TrainConfig
 from compatlearn.data.images import Images, decode
 from compatlearn.data.sources import open_images
 from compatlearn.encoders.model_file import load_learner
 from compatlearn.encoders.networks import Embedder, Learner, ModelSpec, build_backbone, memory_format
 from compatlearn.training.batches import TrainingSet, augment, embed
+from compatlearn.training.methods import METHODS, OldKnowledge
+from compatlearn.training.runs import open_run
 from compatlearn.training.train import train
 
 CONFIG = TrainConfig(
@@ -202,12 +204,84 @@ def test_divergence_is_an_error_that_says_where(digits: Images, pixels: np.ndarr
 
 def test_more_old_dimensions_than_the_backbone_gives(digits: Images, pixels: np.ndarray, tmp_path: Path) -> None:
     loss = InfluenceLoss(torch.eye(10, 40))
-    with pytest.raises(IncompatibleError, match="40 dimensions, the backbone gives 16; pass --dimension 40"):
+    with pytest.raises(IncompatibleError, match="40 dimensions, the new model gives 16; train it with dimension=40"):
         train(digits, CONFIG, tmp_path / "run", backbone="small_resnet4", loss=loss, pixels=pixels)
     config = replace(CONFIG, epochs=1, dimension=40)
     learner = train(digits, config, tmp_path / "wide", backbone="small_resnet4", loss=loss, pixels=pixels)
     assert learner.embedder.dimension == 40
     assert load_learner(tmp_path / "wide" / "model.safetensors").embedder.dimension == 40
+
+
+class Foreign(torch.nn.Module):
+    """A user's own loss, which happens to hold a wide table; it says by itself what it needs."""
+
+    def __init__(self, needed: int) -> None:
+        super().__init__()
+        self.needed = needed
+        self.register_buffer("neighbours", torch.zeros(7, 50))
+
+    def check_dimension(self, dimension: int) -> None:
+        if dimension < self.needed:
+            raise IncompatibleError(f"{self.needed} dimensions, please")
+
+    def forward(self, features: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return features.square().mean()
+
+
+def test_a_loss_says_itself_which_dimension_it_needs(digits: Images, pixels: np.ndarray, tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=1)
+    train(digits, config, tmp_path / "fits", backbone="small_resnet4", loss=Foreign(16), pixels=pixels)
+    with pytest.raises(IncompatibleError, match="^17 dimensions, please$"):
+        train(digits, config, tmp_path / "narrow", backbone="small_resnet4", loss=Foreign(17), pixels=pixels)
+    assert not (tmp_path / "narrow").exists()
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.adapter])
+def test_every_loss_of_ours_refuses_a_narrow_model_before_the_first_batch(name: str) -> None:
+    old, labels = np.random.default_rng(0).normal(size=(24, 6)).astype(np.float32), np.arange(24) % 3
+    options = {"temperature": 0.1, "damping": 0.9, "steps": None, "seed": 0, "scale": None, "epochs": 3}
+    loss = METHODS[name].loss(OldKnowledge(old, labels, 3, lambda: torch.nn.Linear(6, 3), options, old))
+    if loss is None:
+        return
+    with pytest.raises(IncompatibleError, match=r"6 dimensions|got 5"):
+        loss.check_dimension(5)
+    loss.check_dimension(12)
+
+
+def test_bfloat16_is_float32_where_the_processor_has_none(
+    digits: Images, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    monkeypatch.setattr(progress, "said", set())
+    config, out = replace(CONFIG, epochs=1), tmp_path / "bf16"
+    train(digits, config, tmp_path / "float32", backbone="small_resnet8", pixels=pixels)
+    for _ in range(2):
+        train(digits, replace(config, precision="bf16"), out, backbone="small_resnet8", pixels=pixels, resume=True)
+    lines = [line for line in capsys.readouterr().err.splitlines() if ": epoch " not in line]
+    assert lines == ["this processor has no bfloat16 arithmetic: training in float32 instead"]
+    expected, found = weights(tmp_path / "float32"), weights(out)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    run = json.loads((out / "run.json").read_text())
+    assert (run["precision"], run["arithmetic"]) == ("bf16", "no")
+
+
+def test_a_run_that_moves_to_another_arithmetic_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    open_run(tmp_path, {"precision": "bf16"}, False, "bf16")
+    (tmp_path / "checkpoint-1").mkdir()
+    open_run(tmp_path, {"precision": "bf16"}, True, "bf16")
+    assert capsys.readouterr().err == ""
+    open_run(tmp_path, {"precision": "bf16"}, True, "no")
+    line = "resuming in float32 what was trained in bfloat16 until here: the weights will differ a little\n"
+    assert capsys.readouterr().err == line
+
+
+def test_float16_needs_a_gpu(digits: Images, pixels: np.ndarray, tmp_path: Path) -> None:
+    if torch.accelerator.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(ConfigError, match="precision fp16 needs a GPU, and there is none here; use bf16 or no"):
+        train(digits, replace(CONFIG, precision="fp16"), tmp_path / "run", backbone="small_resnet8", pixels=pixels)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_cannot_begin_leaves_nothing_behind(digits: Images, pixels: np.ndarray, tmp_path: Path) -> None:

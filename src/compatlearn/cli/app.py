@@ -55,7 +55,7 @@ def _missing(error: MissingArgumentError, arguments: list[str]) -> str:
         word = given.partition("=")[0]
         if word.startswith("--") and word not in names and (near := get_close_matches(word, names, n=1)):
             return f"unknown option {word}; did you mean {near[0]}?"
-    if not flag or flag in arguments:
+    if flag in ("", "--[KEYWORD]", *arguments):
         return str(error)
     return f"{arguments[0]} needs {flag}; see compatlearn {arguments[0]} --help"
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..config import TrainConfig, check
+from ..errors import IncompatibleError
 from ..extras import require
 from .columns import Columns
 from .out import check_out_folder
@@ -55,7 +56,10 @@ def train(
     check(config)
     images, pixels, skipped = load_pixels(open_images(data), config.resize, tolerance=config.tolerance)
     loss = load_loss(images, config, pseudo, features, method, independent, columns)
-    run(images, config, out, backbone=backbone, loss=loss, pixels=pixels, resume=resume)
+    try:
+        run(images, config, out, backbone=backbone, loss=loss, pixels=pixels, resume=resume)
+    except IncompatibleError as error:
+        raise IncompatibleError(str(error).replace("dimension=", "--dimension ")) from error
     processes = PartialState()  # of `accelerate launch`; usually this one alone
     if processes.is_main_process:
         write_json(out / "skipped.json", skipped)
