@@ -248,7 +248,14 @@ def adapt_slowly(folder: Path) -> None:
 def test_killed_at_thirty_moments(files: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["pytest", "compatlearn.adapters.closed", "compatlearn.cli.adapt", "compatlearn.cli.columns", "test_adapt_command"]
+        [
+            "pytest",
+            "compatlearn.adapters.adapter",
+            "compatlearn.adapters.closed",
+            "compatlearn.cli.adapt",
+            "compatlearn.cli.columns",
+            "test_adapt_command",
+        ]
     )
 
     def start() -> multiprocessing.process.BaseProcess:

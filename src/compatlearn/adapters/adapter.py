@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,7 @@ from ..errors import ConfigError, IncompatibleError
 from ..features.features import Features
 from ..metric import check_metric
 from . import file
-from .choice import Wish, choose
-from .file import Record
+from .choice import Wish, choose, record
 from .matched import NAMES, Matched, as_rows, facts, inspect
 from .methods import check_method
 from .network import MapNetwork
@@ -170,6 +167,9 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def save(self, path: str | Path) -> None:
         """Write a safetensors file whose header says what `record_` says; atomic.
 
+        Args:
+            path: the .safetensors file.
+
         Raises:
             DataError: the disk is full, or the path cannot be written.
         """
@@ -208,20 +208,7 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.method_, self.network_, self.trials_, self.test_ = choice.method, choice.network, choice.trials, choice.test
         self.n_features_in_ = self.d_new
         self.space_new, self.space_old = matched.space_new, matched.space_old
-        self.record_ = Record(
-            method=choice.method,
-            space_new=matched.space_new,
-            space_old=matched.space_old,
-            version=import_module(__package__.partition(".")[0]).__version__,
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
-            metric=self.metric,
-            rows=len(matched),
-            seed=self.seed,
-            options={name: _plain(value) for name, value in wish.options.items()},
-            inputs=matched.digests(),
-            figures={} if choice.test is None else choice.test.to_dict(),
-            facts=known,
-        )
+        self.record_ = record(matched, choice, wish, known)
         return self
 
     def _fitted(self) -> MapNetwork:
@@ -276,6 +263,12 @@ def save_adapter(adapter: Adapter, path: str | Path) -> None:
 def load_adapter(path: str | Path) -> Adapter:
     """Read what `Adapter.save` wrote; files of earlier versions too.
 
+    Args:
+        path: the .safetensors file.
+
+    Returns:
+        A fitted adapter.
+
     Raises:
         DataError: there is no such file.
         FormatError: it is something else, or not whole.
@@ -289,8 +282,3 @@ def load_adapter(path: str | Path) -> Adapter:
     adapter.n_features_in_ = adapter.d_new
     adapter.space_new, adapter.space_old = record.space_new, record.space_old
     return adapter
-
-
-def _plain(value: Any) -> Any:
-    """A value that JSON can hold: itself, or for a loss its name."""
-    return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__

@@ -3,12 +3,15 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import import_module
 from typing import Any
 
 import torch
 
 from ..errors import DataError, TrainingError
 from ..metric import Metric
+from .file import Record
 from .matched import Matched, Seen
 from .methods import ADAPTERS, AUTO, CANDIDATES, UNLABELLED
 from .network import MapNetwork
@@ -88,6 +91,29 @@ def fit_network(wish: Wish, task: Task) -> MapNetwork:
     """The network of a named method."""
     network: MapNetwork = ADAPTERS[wish.method].fit(task, **wish.options)
     return network
+
+
+def record(matched: Matched, choice: Choice, wish: Wish, known: str) -> Record:
+    """Where the map comes from, as of now; `known` is what there was to choose by."""
+    return Record(
+        method=choice.method,
+        space_new=matched.space_new,
+        space_old=matched.space_old,
+        version=import_module(__package__.partition(".")[0]).__version__,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        metric=wish.metric,
+        rows=len(matched),
+        seed=wish.seed,
+        options={name: _plain(value) for name, value in wish.options.items()},
+        inputs=matched.digests(),
+        figures={} if choice.test is None else choice.test.to_dict(),
+        facts=known,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold: itself, or for a loss its name."""
+    return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
 
 
 def _try_all(matched: Matched, seen: Seen, wish: Wish, split: Split, tell: Tell) -> dict[str, tuple[MapNetwork, Trial]]:

@@ -66,6 +66,12 @@ def write(path: Path, network: MapNetwork, record: Record) -> None:
 def read(path: Path) -> tuple[MapNetwork, Record]:
     """Read what `write` wrote, or an earlier version.
 
+    Args:
+        path: the .safetensors file.
+
+    Returns:
+        The map and its header.
+
     Raises:
         DataError: there is no such file.
         FormatError: it is something else, not whole, or for another direction.

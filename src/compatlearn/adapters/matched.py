@@ -44,6 +44,11 @@ class Matched:
     def by_row(cls, new: Array, old: Array, labels: Array | None = None) -> "Matched":
         """Arrays whose row i is the same item.
 
+        Args:
+            new: (n, d_new) new vectors.
+            old: (n, d_old) old vectors.
+            labels: (n,) classes, or None.
+
         Raises:
             IncompatibleError: another number of rows.
             DataError: not two arrays of floats, or labels that are not one for each row.
@@ -59,6 +64,11 @@ class Matched:
     @classmethod
     def by_id(cls, new: Features, old: Features, names: tuple[str, str] = NAMES) -> "Matched":
         """The items of `new`, each with its row of `old`.
+
+        Args:
+            new: the new model's features.
+            old: the old model's features of these items and perhaps of more.
+            names: what messages call the two.
 
         Raises:
             DataError: an id occurs more than once.
@@ -194,6 +204,10 @@ def _check_kind(vectors: Array, name: str) -> None:
 
 def as_rows(vectors: Any, name: str) -> Array:
     """An array as it is; lists and whatever else NumPy can read as floats in NumPy.
+
+    Args:
+        vectors: (n, d) floats of any kind.
+        name: what messages call them.
 
     Raises:
         DataError: not rows of floats.

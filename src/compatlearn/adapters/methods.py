@@ -88,6 +88,11 @@ def method_help() -> str:
 def check_method(name: str, options: Iterable[str] | Mapping[str, Any], *, unseen_classes: bool = False) -> None:
     """Whether a method and its options exist.
 
+    Args:
+        name: of the method.
+        options: that it was given.
+        unseen_classes: whole classes shall be kept out.
+
     Raises:
         ConfigError: no such method or option, an option of auto, or unseen_classes for a named method.
     """

@@ -12,17 +12,30 @@ from .adapter import Adapter, load_adapter
 
 
 def slerp(old_query: Float[Array, "n d"], mapped: Float[Array, "m d_mapped"], weight: float) -> Float[Array, "n d"]:
-    """Between old and mapped queries on the unit sphere: (sin((1 − w) θ) ô + sin(w θ) m̂) / sin θ, of length
-    (1 − w) ‖o‖ + w ‖m‖. Where the two are opposite any great circle leads across: the old query is turned nowhere until
-    w = ½ and the mapped one stands from there on.
+    """Mix old and mapped queries on the unit sphere: (sin((1 − w) θ) ô + sin(w θ) m̂) / sin θ, of length (1 − w) ‖o‖ + w ‖m‖.
+
+    Opposite vectors have no unique path between them: for w < ½ the old query's direction is returned, otherwise the
+    mapped one's.
 
     Args:
+        old_query: (n, d) old queries, finite, none of length zero.
+        mapped: (n, d) the same queries by the new model, mapped.
         weight: w in [0, 1]: 0 is the old query, 1 the mapped one.
 
+    Returns:
+        (n, d) of the kind and type that `old_query` has.
+
     Raises:
-        ConfigError: weight out of range; IncompatibleError: shapes differ; DataError: a zero vector.
+        ConfigError: the weight is out of range.
+        IncompatibleError: the shapes differ.
+        DataError: a vector of length zero, NaN or infinity.
 
     Source: Shoemake, Animating rotation with quaternion curves, SIGGRAPH 1985.
+
+    Example:
+        >>> import numpy as np
+        >>> slerp(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), 0.5).round(3)
+        array([[0.707, 0.707]])
     """
     if not 0 <= weight <= 1:
         raise ConfigError(f"the weight of slerp must be in [0, 1]; got {weight}")
@@ -58,8 +71,15 @@ class Mixed:
 def query_map(path: Path | None, weight: float | None, old: Features, new: Features) -> Adapter | Mixed | None:
     """The adapter of a file, or None without one; with a weight, mixed with the old queries, in their order.
 
+    Args:
+        path: the adapter's file, or None.
+        weight: w of `slerp`, or None for mapped queries alone.
+        old: features of the queries by the old model.
+        new: features of the queries by the new model.
+
     Raises:
-        ConfigError: a weight without an adapter; IncompatibleError: dimensions that do not fit.
+        ConfigError: a weight without an adapter.
+        IncompatibleError: dimensions that do not fit.
     """
     if path is None:
         if weight is not None:

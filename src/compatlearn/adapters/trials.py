@@ -41,6 +41,12 @@ class Split:
     def of(cls, matched: Matched, seed: int, *, choosing: bool, unseen_classes: bool) -> "Split":
         """At random, by rows, or by classes where the gallery's will be others than those of the pairs.
 
+        Args:
+            matched: the pairs.
+            seed: of the draw.
+            choosing: keep out one set to choose by, beside the one to report on.
+            unseen_classes: keep whole classes out.
+
         Raises:
             DataError: no labels, or too few classes, to keep classes out.
         """
@@ -141,7 +147,15 @@ class KeptOut:
         return len(self.rows)
 
     def try_out(self, method: str, network: MapNetwork, fitted: int, seconds: float, seed: int) -> Trial:
-        """What the map scores, and the old queries beside it."""
+        """What the map scores, and the old queries beside it.
+
+        Args:
+            method: its name.
+            network: its map, fitted to none of these pairs.
+            fitted: pairs it was fitted to.
+            seconds: that took.
+            seed: of the bootstrap.
+        """
         measure = "agreement" if self.matched.labels is None else "top1"
         about = (method, fitted, len(self), len(self.gallery), measure)
         if len(self) < 2:
