@@ -601,7 +601,7 @@ def test_a_pseudo_classifier_with_more_dimensions_than_the_model(
     capsys: pytest.CaptureFixture[str], pets: Path, pseudo: Path, tmp_path: Path
 ) -> None:
     said = complaint(capsys, 1, *training(pets, tmp_path / "a", "--pseudo", pseudo))
-    remedy = "train it with dimension=20, which adds a linear layer"
+    remedy = "train it with --dimension 20, which adds a linear layer"
     assert said == f"the old features have 20 dimensions, the new model gives 16; {remedy}"
     code, out, _ = call(capsys, *training(pets, tmp_path / "b", "--pseudo", pseudo, "--dimension", "20"))
     assert (code, out) == (0, f"{tmp_path / 'b'}: trained on 16 images of 2 classes, 0 unreadable ones skipped\n")
