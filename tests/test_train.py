@@ -21,7 +21,8 @@ from compatlearn.data.sources import open_images
 from compatlearn.encoders.model_file import load_learner
 from compatlearn.encoders.networks import Embedder, Learner, ModelSpec, build_backbone, memory_format
 from compatlearn.training.batches import TrainingSet, augment, embed
-from compatlearn.training.methods import METHODS, OldKnowledge
+from compatlearn.training.knowledge import OldKnowledge
+from compatlearn.training.methods import METHODS, Trained
 from compatlearn.training.runs import open_run
 from compatlearn.training.train import train
 
@@ -236,7 +237,7 @@ def test_a_loss_says_itself_which_dimension_it_needs(digits: Images, pixels: np.
     assert not (tmp_path / "narrow").exists()
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.adapter])
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if isinstance(method, Trained)])
 def test_every_loss_of_ours_refuses_a_narrow_model_before_the_first_batch(name: str) -> None:
     old, labels = np.random.default_rng(0).normal(size=(24, 6)).astype(np.float32), np.arange(24) % 3
     options = {"temperature": 0.1, "damping": 0.9, "steps": None, "seed": 0, "scale": None, "epochs": 3}
