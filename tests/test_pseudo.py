@@ -11,7 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compatlearn import ConfigError, DataError, mean_classifier, random_walk_classifier, random_walk_weights, trained_classifier
+from compatlearn import (
+    ConfigError,
+    DataError,
+    mean_classifier,
+    random_walk_classifier,
+    random_walk_weights,
+    rows,
+    trained_classifier,
+)
 from compatlearn.arrays import check_labels
 from compatlearn.pseudo import centres as pseudo
 from compatlearn.pseudo import walk
@@ -236,22 +244,22 @@ def test_a_memory_map_is_read_a_class_at_a_time(
     np.save(tmp_path / "vectors.npy", vectors)
     mapped = np.load(tmp_path / "vectors.npy", mmap_mode=mode)
     most = max(np.bincount(labels).max(), 32)
-    read, copied = pseudo._Rows.__getitem__, pseudo.as_tensor
+    read, copied = rows.Rows.__getitem__, rows.as_tensor
 
-    def some(self: pseudo._Rows, places: slice | torch.Tensor) -> torch.Tensor:
-        rows = read(self, places)
-        assert len(rows) <= most
-        assert rows.dtype == torch.float32
-        return rows
+    def some(self: rows.Rows, places: slice | torch.Tensor) -> torch.Tensor:
+        part = read(self, places)
+        assert len(part) <= most
+        assert part.dtype == torch.float32
+        return part
 
     def little(values: np.ndarray | torch.Tensor) -> torch.Tensor:
         assert len(values) <= most or isinstance(values, torch.Tensor) or values.flags.writeable  # or it would be copied
         return copied(values)
 
-    monkeypatch.setattr(pseudo, "BLOCK", 32)
+    monkeypatch.setattr(rows, "BLOCK", 32)
     monkeypatch.setattr(pseudo, "CACHE_BYTES", 0)
-    monkeypatch.setattr(pseudo._Rows, "__getitem__", some)
-    monkeypatch.setattr(pseudo, "as_tensor", little)
+    monkeypatch.setattr(rows.Rows, "__getitem__", some)
+    monkeypatch.setattr(rows, "as_tensor", little)
     found = function(mapped, labels)
     assert isinstance(found, np.ndarray)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
@@ -271,7 +279,7 @@ def test_a_class_beyond_the_limit_is_estimated(monkeypatch: pytest.MonkeyPatch, 
     vectors = one_class(len(labels), 12, seed=20).astype(np.float32)
     exact, weights = random_walk_classifier(vectors, labels), random_walk_weights(vectors)
     monkeypatch.setattr(pseudo, "LARGEST", 100)
-    monkeypatch.setattr(pseudo, "BLOCK", 64)
+    monkeypatch.setattr(rows, "BLOCK", 64)
     np.testing.assert_allclose(random_walk_classifier(vectors, labels), exact, rtol=1e-5, atol=1e-6)  # the sample is the class
     np.testing.assert_allclose(random_walk_weights(vectors), weights, rtol=1e-5)
     monkeypatch.setattr(walk, "LANDMARKS", 60)
@@ -347,9 +355,9 @@ def test_bad_features_are_named() -> None:
         with pytest.raises(DataError, match=r"vectors must be \(rows, dimension\), both at least 1; got shape \(30, 0\)"):
             function(vectors[:, :0], labels)
     with pytest.raises(DataError, match=r"got shape \(30,\)"):
-        pseudo._Rows(np.ones(30))
+        rows.Rows(np.ones(30))
     with pytest.raises(DataError, match="points must be float16, float32 or float64; got int64"):
-        pseudo._Rows(np.ones((30, 2), dtype=np.int64), name="points")
+        rows.Rows(np.ones((30, 2), dtype=np.int64), name="points")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from compatlearn import ConfigError, random_walk_weights
 from compatlearn.pseudo import walk
 from compatlearn.pseudo.walk import landmark_weights, walk_weights
+from compatlearn.rows import Rows
 from test_pseudo import dense_weights, one_class
 
 
@@ -166,16 +167,13 @@ def test_landmarks_read_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(walk, "LANDMARKS", 80)
     vectors = torch.from_numpy(one_class(333, 8, seed=7))
 
-    class Counted:
-        def __len__(self) -> int:
-            return 333
-
+    class Counted(Rows):
         def __getitem__(self, places: slice | torch.Tensor) -> torch.Tensor:
-            rows = vectors[places]
+            rows = super().__getitem__(places)
             assert len(rows) <= (50 if isinstance(places, slice) else 80)
             return rows
 
-    assert landmark_weights(Counted(), 0.05, 0.9, None).shape == (333,)
+    assert landmark_weights(Counted(vectors), 0.05, 0.9, None).shape == (333,)
 
 
 def test_landmarks_refuse_a_walk_from_neighbour_to_neighbour() -> None:

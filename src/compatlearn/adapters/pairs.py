@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..arrays import Array, take_rows
+from ..arrays import Array
+from ..rows import Rows
 
 BLOCK = 8192
 HELD_OUT = 0.1  # share of the rows that choose strength and rank
@@ -28,8 +29,8 @@ class Pairs:
         return len(self.new_rows)
 
     def take(self, places: Int[Tensor, " m"] | slice) -> tuple[Float[Tensor, "m d_new"], Float[Tensor, "m d_old"]]:
-        """Pairs by number, as they are stored."""
-        return take_rows(self.new, self.new_rows[places]), take_rows(self.old, self.old_rows[places])
+        """Pairs by number: float32, or float64 where they are stored so."""
+        return Rows(self.new, self.new_rows)[places], Rows(self.old, self.old_rows)[places]
 
     def blocks(self) -> Iterator[tuple[Float[Tensor, "m d_new"], Float[Tensor, "m d_old"]]]:
         """All pairs, some at a time, in float64."""

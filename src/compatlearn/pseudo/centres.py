@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..arrays import BLOCK, Array, as_tensor, check_labels, check_rows, like, shared, take_rows, unit_rows
+from ..arrays import Array, check_labels, check_rows, like, unit_rows
 from ..errors import ConfigError, DataError, first_few
 from ..precision import full_precision
+from ..rows import Rows
 from .walk import BLOCK_BYTES, LARGEST, Memory, landmark_weights, padded, walk_weights
 
 CACHE_BYTES = 1 << 25  # classes that fit in here are walked together on a CPU; on a GPU, those that fit in BLOCK_BYTES
@@ -145,7 +146,7 @@ def random_walk_weights(
     Source: Non-Inherent Feature Compatible Learning, Eq. 8 to 11; Page et al. (1999).
     """
     check_walk(temperature, damping, steps)
-    rows = _Rows(class_vectors, name="class_vectors")
+    rows = Rows(class_vectors, name="class_vectors")
     with full_precision(rows[:1].device):
         if len(rows) > LARGEST:
             weights = landmark_weights(rows, temperature, damping, steps)
@@ -207,56 +208,35 @@ def check_classes(labels: Array, rows: int, classes: int | None) -> tuple[Tensor
     return targets, count
 
 
-class _Rows:
-    """Rows of an array, all of them or those in `order`: read a few at a time, and widened to float32 only then.
-
-    Raises:
-        DataError: not two-dimensional, empty, or not floats.
-    """
-
-    def __init__(self, vectors: Array, order: Tensor | None = None, *, name: str = "vectors") -> None:
-        if vectors.ndim != 2 or 0 in vectors.shape or not as_tensor(vectors[:1]).is_floating_point():
-            check_rows(vectors, name)  # raises, saying what is wrong
-        self.vectors = shared(vectors)  # never a copy of the whole: it may be a memory map
-        self.order = order
-
-    def __len__(self) -> int:
-        return len(self.vectors if self.order is None else self.order)
-
-    def __getitem__(self, places: slice | Tensor) -> Tensor:
-        chosen = places if self.order is None else self.order[places]
-        rows = as_tensor(self.vectors[chosen]) if isinstance(chosen, slice) else take_rows(self.vectors, chosen)
-        return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
-
-    def blocks(self) -> Iterator[Tensor]:
-        return (self[first : first + BLOCK] for first in range(0, len(self), BLOCK))
-
-
-def _by_class(vectors: Array, labels: Array, classes: int | None) -> list[_Rows]:
+def _by_class(vectors: Array, labels: Array, classes: int | None) -> list[Rows]:
     """The rows of each class."""
-    rows = _Rows(vectors)
+    rows = Rows(vectors)
     targets, count = check_classes(labels, len(rows), classes)
     counts = torch.bincount(targets, minlength=count).tolist()
     if (targets[1:] >= targets[:-1]).all():  # sorted by class, as image folders are: no copy
         ends = np.cumsum(counts).tolist()
-        return [_Rows(rows.vectors[end - m : end]) for m, end in zip(counts, ends, strict=True)]
-    return [_Rows(rows.vectors, members) for members in torch.argsort(targets, stable=True).split(counts)]
+        return [Rows(rows.vectors[end - m : end]) for m, end in zip(counts, ends, strict=True)]
+    return [Rows(rows.vectors, members) for members in torch.argsort(targets, stable=True).split(counts)]
 
 
-def _empty(parts: list[_Rows]) -> Tensor:
+def _empty(parts: list[Rows]) -> Tensor:
     """(c, d), to be filled: rows allocated one by one among what is read and freed would fragment the memory."""
     one = parts[0][:1]
     return one.new_empty(len(parts), one.shape[1])
 
 
-def _mean(part: _Rows, weights: Tensor | None = None) -> Tensor:
+def _mean(part: Rows, weights: Tensor | None = None) -> Tensor:
     """(d,) mean, plain or weighted, of a class's rows."""
     if weights is None:
         return torch.stack([block.sum(dim=0) for block in part.blocks()]).sum(dim=0) / len(part)
-    return torch.stack([some @ block for some, block in zip(weights.split(BLOCK), part.blocks(), strict=True)]).sum(dim=0)
+    sums, first = [], 0
+    for block in part.blocks():
+        sums.append(weights[first : first + len(block)] @ block)
+        first += len(block)
+    return torch.stack(sums).sum(dim=0)
 
 
-def _batches(parts: list[_Rows]) -> Iterator[list[int]]:
+def _batches(parts: list[Rows]) -> Iterator[list[int]]:
     """Classes to be walked together, padded to the size of the largest of them, which comes first."""
     one = parts[0][:1]
     budget = (CACHE_BYTES if one.device.type == "cpu" else BLOCK_BYTES) // one.element_size()

@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 
 from ..arrays import Array, like
-from .centres import _check_result, _Rows, check_classes
+from ..rows import Rows
+from .centres import _check_result, check_classes
 
 
 def trained_classifier(
@@ -44,7 +45,7 @@ def trained_classifier(
 
     Source: Non-Inherent Feature Compatible Learning, Eq. 13.
     """
-    rows = _Rows(vectors)
+    rows = Rows(vectors)
     targets, count = check_classes(labels, len(rows), classes)
     squares = torch.stack([torch.linalg.vector_norm(block, dim=1).double().square().sum() for block in rows.blocks()]).sum()
     _check_result(squares, vectors)

@@ -7,7 +7,6 @@ computed, and each serves both sides. Tiles that fit in memory are kept, others 
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ..arrays import unit_rows
 from ..errors import ConfigError
+from ..rows import Rows
 
 BLOCK_BYTES = 1 << 30  # if all tiles together need more memory than this, they are recomputed in each pass
 CPU_TILE, GPU_TILE = (192, 8192), (2048, 16384)  # rows and columns; 6 MB stay in a CPU's cache
@@ -29,15 +29,7 @@ Walk = Callable[[Tensor], Tensor]  # (b, m) π ↦ P π
 Memory = dict[Hashable, Tensor]
 
 
-@runtime_checkable
-class Rows(Protocol):
-    """(m, d) rows of a class, read some at a time: a tensor, or something that makes tensors from a file."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, places: slice | Tensor, /) -> Tensor: ...
-
-
-def padded(classes: Sequence[Rows]) -> tuple[Float[Tensor, "b m d"], Bool[Tensor, "b m"]]:
+def padded(classes: Sequence[Rows | Tensor]) -> tuple[Float[Tensor, "b m d"], Bool[Tensor, "b m"]]:
     """Rows of several classes in one tensor, shorter classes filled up with copies of their last row.
 
     Args:
@@ -82,7 +74,7 @@ def walk_weights(
     return (pi / pi.sum(dim=1, keepdim=True)).to(rows.dtype)
 
 
-def landmark_weights(rows: Rows, temperature: float, damping: float, steps: int | None) -> Float[Tensor, " m"]:
+def landmark_weights(rows: Rows | Tensor, temperature: float, damping: float, steps: int | None) -> Float[Tensor, " m"]:
     """Estimated weights of a class of many rows, read some at a time.
 
     A seeded sample of LANDMARKS rows is solved; one more step of the walk leads from the sample to all rows. It is exact
