@@ -14,8 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from compatlearn import ConfigError, DataError, FormatError, IncompatibleError, InfluenceLoss, TrainingError
-from compatlearn import progress
+from compatlearn import ConfigError, DataError, FormatError, IncompatibleError, InfluenceLoss, TrainingError, progress
 from compatlearn.config import TrainConfig
 from compatlearn.data.images import Images, decode
 from compatlearn.data.sources import open_images
@@ -232,7 +231,7 @@ class Foreign(torch.nn.Module):
 def test_a_loss_says_itself_which_dimension_it_needs(digits: Images, pixels: np.ndarray, tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=1)
     train(digits, config, tmp_path / "fits", backbone="small_resnet4", loss=Foreign(16), pixels=pixels)
-    with pytest.raises(IncompatibleError, match="^17 dimensions, please$"):
+    with pytest.raises(IncompatibleError, match=r"^17 dimensions, please$"):
         train(digits, config, tmp_path / "narrow", backbone="small_resnet4", loss=Foreign(17), pixels=pixels)
     assert not (tmp_path / "narrow").exists()
 
