@@ -28,6 +28,7 @@ from compatlearn.errors import FormatError
 from compatlearn.report.results import read_rows
 from compatlearn.report.summary import summarise
 from compatlearn.report.tables import table
+from compatlearn.training.methods import find_methods
 
 METHODS = "independent,l2,random-walk"
 
@@ -273,3 +274,12 @@ def test_an_adapter_maps_from_the_independent_model_and_is_fitted_once(recipe: R
     again = compare(replace(recipe, methods="independent,ridge"), out)["rows"][1]
     assert again["cross"] == row["cross"]
     assert (seed / "ridge" / "adapter.safetensors").stat().st_mtime_ns == fitted
+
+
+def test_the_demo_has_something_to_gain_for_a_method_that_is_safe() -> None:
+    """Its figures are in docs/results.md; here is what makes them: a weak old model, wide layers, every kind of map."""
+    recipe = load_recipe("digits")
+    widths = [int(name.removeprefix("small_resnet")) for name in (recipe.old_backbone, recipe.new_backbone)]
+    assert min(widths) >= 8  # narrower ones may not use the faster memory format
+    assert recipe.old_fraction <= 0.1
+    assert {"independent", "random-walk", "ridge", "procrustes"} <= set(find_methods(recipe.methods))

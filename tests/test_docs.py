@@ -144,6 +144,11 @@ def test_recipes_are_read(page, tmp_path):
         assert load_recipe(path).to_dict() != load_recipe().to_dict()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_placeholder_is_left(page):
+    assert not re.findall(r"@@|TODO|XXX|FIXME", page.read_text(encoding="utf-8"))
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives to the headings of a page."""
     text = BLOCK.sub("", page.read_text(encoding="utf-8"))

@@ -156,11 +156,16 @@ def net():
 """
 
 
+def search_path(folder: Path) -> str:
+    """The folder before what is searched anyway."""
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def launched(folder: Path, processes: int) -> Path:
     """The script, by torchrun with so many processes on this machine, as `accelerate launch` starts them on GPUs."""
     out = folder / str(processes)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), folder / "job.py", out]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": search_path(folder)}
     done = subprocess.run([sys.executable, *launch], env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (out / "processes").read_text() == str(processes)
@@ -198,7 +203,7 @@ def test_the_command_speaks_once(tmp_path: Path) -> None:
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "compatlearn", "train"]
     launch += ["--data", "digits", "--backbone", "tiny:net", "--out", str(tmp_path / "run"), "--resize", "8", "--no-flip"]
     launch += ["--image-size", "8", "--epochs", "1", "--batch-size", "100"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": search_path(tmp_path)}
     done = subprocess.run([sys.executable, *launch], env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("trained on") == 1

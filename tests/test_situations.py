@@ -182,7 +182,7 @@ def test_the_table_of_situations_trains_the_independent_model_once(monkeypatch: 
     root = Path(__file__).parents[1]
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
     situations = importlib.import_module("situations")
-    changes = {"epochs": 1, "seeds": 1, "jobs": 1}
+    changes = {"epochs": 1, "seeds": 1, "jobs": 1, "old_fraction": 0.3, "metric": "euclidean", "scale": None}
     results = {
         name: situations.one(name, root / "recipes" / "digits.toml", "digits", tmp_path, "independent,ridge", changes)
         for name in ("disjoint-data", "unit-length", "label-noise")

@@ -77,6 +77,8 @@ def remove(path: Path) -> None:
     except NotADirectoryError:  # its folder is a file
         return
     except OSError as error:
+        if not path.exists():  # a read-only disk says that it is one, even so
+            return
         raise DataError(f"cannot remove {path}: {error.strerror or error}; check its permissions") from error
 
 

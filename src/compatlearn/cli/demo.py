@@ -7,7 +7,7 @@ from .compare import compare
 
 
 def demo(*, out: Path = Path("runs/demo"), seeds: int = 3) -> int:
-    """The paper's methods and two heads on the embedded digits: a table, results.json and one HTML page; about a minute.
+    """The paper's methods and four maps on the embedded digits: a table, results.json and one HTML page; about a minute.
 
     ```
     compatlearn demo

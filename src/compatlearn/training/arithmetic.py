@@ -1,5 +1,9 @@
 """Which number type a training really uses: the one that the recipe asks for, where the processor can calculate with it."""
 
+import os
+
+import torch
+
 from ..errors import ConfigError
 from ..precision import has_bfloat16
 from ..progress import say_once
@@ -19,16 +23,21 @@ def choose_arithmetic(precision: str) -> str:
     Raises:
         ConfigError: fp16 without a GPU.
     """
-    from accelerate import PartialState
-
-    state = PartialState()
-    if precision == "fp16" and state.device.type == "cpu":
+    device = _device()
+    if precision == "fp16" and device.type == "cpu":
         raise ConfigError("precision fp16 needs a GPU, and there is none here; use bf16 or no")
-    if precision == "bf16" and not has_bfloat16(state.device):
-        if state.is_main_process:
+    if precision == "bf16" and not has_bfloat16(device):
+        if os.environ.get("RANK", "0") == "0":  # of the processes of one job the first speaks
             say_once("this processor has no bfloat16 arithmetic: training in float32 instead")
         return "no"
     return precision
+
+
+def _device() -> torch.device:
+    """The one that accelerate will take; asking accelerate itself would settle how its processes talk to each other."""
+    wanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("1", "true", "yes", "on", "y", "t")
+    found = torch.accelerator.current_accelerator() if wanted and torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
 
 
 def note_change(before: str | None, now: str) -> None:
