@@ -66,6 +66,8 @@ def test_every_command_that_writes_a_folder_is_refused(
     holder: "subprocess.Popen[str]", capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     out, data = tmp_path / "out", image_folder(tmp_path / "pets", {"cat": 4, "dog": 4})
+    for mark in ("plan.json", "run.json", "recipe.json"):  # of whatever the other process is doing
+        (out / mark).write_text("{}")
     small = ("--resize", "8", "--image-size", "8")
     for arguments in (
         ("extract", "--data", data, "--model", "samples:mean_colour"),
@@ -78,7 +80,7 @@ def test_every_command_that_writes_a_folder_is_refused(
         assert said.startswith(f"{out} is being written by process {holder.pid} on "), arguments
     with pytest.raises(DataError, match=f"process {holder.pid} on "):
         Features(np.eye(3, dtype=np.float32)).save(out)
-    assert sorted(path.name for path in out.iterdir()) == [".lock", "work"]
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "plan.json", "recipe.json", "run.json", "work"]
     assert call(capsys, "extract", "--data", data, "--model", "samples:mean_colour", "--out", tmp_path / "free")[0] == 0
 
 

@@ -62,17 +62,17 @@ def check_out_folder(out: Path, inputs: Inputs, kind: str) -> None:
             kind; or cannot be written.
     """
     _check_inputs(out, inputs)
-    _check_parents(out)
-    if not out.exists():
-        return
-    if not out.is_dir():
+    if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file, and a folder is written; name a folder")
-    present = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
-    if present and not any(mark in present for mark in MARKS[kind]):
+    present = sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) if out.is_dir() else []
+    if any(mark in present for mark in MARKS[kind]):
+        return  # ours already; if it is finished nothing is written, so it may be read-only
+    if present:
         raise ConfigError(
             f"--out {out} holds files that are not of such a folder (first: {first_few(present)}); "
             "name a new folder or an empty one"
         )
+    _check_parents(out)
 
 
 def _check_inputs(out: Path, inputs: Inputs) -> None:
