@@ -145,5 +145,6 @@ def test_a_comparison_and_its_workers_end_together(pets: Path, tmp_path: Path) -
 
     process, workers = started(command, tmp_path / "out")  # goes on where it was, and is not even asked
     process.kill()
-    process.communicate()
+    process.wait()
     assert gone(workers)
+    process.communicate()
