@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 demo: setup  ## the main job on the embedded digits: table, results.json, report.html
 	$(BIN)/compatlearn demo --out runs/demo
 
-test: setup  ## all tests
-	$(BIN)/python -m pytest
+test: setup  ## all tests, one process per core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: lint types docs test  ## what CI runs
 
