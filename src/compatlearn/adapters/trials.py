@@ -13,6 +13,7 @@ from torch import Tensor
 from ..arrays import as_tensor
 from ..errors import DataError
 from ..evaluation.figures import Figure, bootstrap
+from ..evaluation.relevance import Relevance
 from ..indexes.exact import search
 from ..metric import Metric
 from .matched import Matched
@@ -177,8 +178,8 @@ class KeptOut:
             agreed: np.ndarray = (found == self._backfilled).any(axis=1)
             return agreed
         labels = self.matched.labels
-        same: np.ndarray = labels[self.gallery.numpy()[found[:, 0]]] == labels[self.rows.numpy()]
-        return same
+        relevance = Relevance.from_labels(labels[self.rows.numpy()], labels[self.gallery.numpy()])
+        return relevance.of(np.arange(len(found)), found)[:, 0]
 
     @cached_property
     def _old_right(self) -> Bool[np.ndarray, " q"]:
