@@ -20,7 +20,7 @@ from rich.console import Console
 from compatlearn import ConfigError, Features, compatibility, load_adapter, search
 from compatlearn.comparison.compare import compare, sweep
 from compatlearn.comparison.situations import noisy_labels
-from compatlearn.comparison.steps import Cell, load_split
+from compatlearn.comparison.steps import Cell, backfill, fit_cell_adapter, load_split
 from compatlearn.config import Recipe, bundled_recipe, load_recipe
 from compatlearn.data.splits import split_rows
 from compatlearn.encoders.model_file import load_learner
@@ -283,3 +283,16 @@ def test_the_demo_has_something_to_gain_for_a_method_that_is_safe() -> None:
     assert min(widths) >= 8  # narrower ones may not use the faster memory format
     assert recipe.old_fraction <= 0.1
     assert {"independent", "random-walk", "ridge", "procrustes"} <= set(find_methods(recipe.methods))
+
+
+def test_auto_is_told_the_noisy_labels_and_the_metric(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    clean = np.arange(80) % 4
+    vectors = (np.eye(4, 6)[clean] + 0.3 * random.normal(size=(80, 6))).astype(np.float32)
+    Features(vectors, clean, np.arange(80), "old").save(tmp_path / "seed-0" / "old-train")
+    cell = Cell(0, "auto", 0.05, 0.9, 0.2)
+    noisy = np.where(np.arange(80) < 16, (clean + 1) % 4, clean)
+    Features(vectors[:, :5], noisy, np.arange(80), "new").save(backfill(cell).folder(tmp_path) / "train")
+    fit_cell_adapter(load_recipe("digits", {"metric": "cosine"}), tmp_path, cell)
+    record = load_adapter(cell.folder(tmp_path) / "adapter.safetensors").record_
+    assert (record.metric, record.rows) == ("cosine", 80)

@@ -153,7 +153,9 @@ def fit_cell_adapter(recipe: Recipe, out: Path, cell: Cell) -> None:
     new, old = Features.load(frozen / "train"), Features.load(out / f"seed-{cell.seed}" / "old-train")
     try:
         if cell.method == AUTO:
-            adapter = Adapter(seed=cell.seed, unseen_classes=recipe.test_classes is not None).fit_features(new, old)
+            unseen, told = recipe.test_classes is not None, Features(old.vectors, None, old.ids, old.space)
+            adapter = Adapter(metric=recipe.metric, seed=cell.seed, unseen_classes=unseen)
+            adapter.fit_features(new, told)  # with the labels of the new features: noise may have changed them
         else:
             adapter = fit_adapter(cell.method, new.vectors, old.vectors[old.align(new.ids)], new.labels, seed=cell.seed)
     except TrainingError as error:
