@@ -153,7 +153,7 @@ def undated(results: bytes) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("arguments", "results", "count"),
-    [(training, ["run.json", "skipped.json"], 30), (comparison, ["results.json"], 12)],
+    [(training, ["run.json", "skipped.json"], 30), (comparison, ["results.json"], 30)],
     ids=["train", "compare"],
 )
 def test_training_killed_anywhere_again_and_again(
