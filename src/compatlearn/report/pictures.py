@@ -60,11 +60,13 @@ def choose_pictures(
     Nobody picks them by their looks: of every kind, `each` are taken at even distances in the order of the queries.
 
     Args:
-        old_indices, new_indices: (q, k) rows of the old gallery that old and new queries find (`Hits.indices`).
+        old_indices: (q, k) rows of the old gallery that old queries find (`Hits.indices`).
+        new_indices: (q, k) those that new queries find.
         query_labels: (q,) class of each query, a position in `classes`.
         query_picture: row of a query → its picture.
         classes: the names of the classes.
-        gallery_labels, gallery_picture: the same of the gallery; None where the queries are the gallery.
+        gallery_labels: (n,) class of each gallery row; None where the queries are the gallery.
+        gallery_picture: row of the gallery → its picture; None where the queries are the gallery.
         each: rows of every kind at most.
         depth: neighbours shown at most.
     """

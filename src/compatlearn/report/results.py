@@ -21,7 +21,7 @@ COUNTS = ("queries", "queries_without_relevant", "map_r_limit")
 class Measures:
     """What one ranking says of one model; every figure with its 95 % interval over queries.
 
-    Attributes: those of `Compatibility`; `update_gain` is None where it was not measured, and infinite where a full
+    The attributes are those of `Compatibility`; `update_gain` is None where it was not measured, and infinite where a full
     backfill gains nothing.
     """
 

@@ -70,7 +70,7 @@ class ScoreEstimates:
 class Estimates:
     """All figures of a line, averaged over the seeds that have them; None where no seed does.
 
-    Attributes: those of `Compatibility`, and `room`: what a full backfill gains, independent self − old self.
+    The attributes are those of `Compatibility`, and `room`: what a full backfill gains, independent self − old self.
     """
 
     old_self: ScoreEstimates
