@@ -18,6 +18,7 @@ from safetensors import safe_open
 
 from compatlearn.cli.app import run
 from compatlearn.features.features import Features
+from compatlearn.locks import LOCK
 from samples import CAT, DOG, image_folder
 
 UNREADABLE = ("cat/5.png", "dog/11.png")
@@ -74,7 +75,9 @@ def finish(process: multiprocessing.process.BaseProcess) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Every file but those of locks: a crash leaves such a file behind, and not the lock."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def entries(folder: Path, pattern: str) -> set[tuple[str, int]]:
