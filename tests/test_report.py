@@ -14,7 +14,7 @@ from compatlearn.report.advice import Files, advice, seeds_needed
 from compatlearn.report.outcome import Outcome
 from compatlearn.report.sentences import details, headline, rule
 from compatlearn.report.summary import Estimate
-from compatlearn.report.tables import table, verdict_table
+from compatlearn.report.tables import table
 from report_samples import MADE, METHODS, OLD, comparison, failed, printed, results, row, sweep
 
 FILES = Files("seed-0/old-train", "seed-0/independent/train", "seed-0/old-val", "seed-0/x/val", None)
@@ -98,7 +98,7 @@ def test_verdict_table_has_every_interval():
     centres = np.eye(3, 8)[labels].astype(np.float32)
     old, new = (Features(centres + s * random.normal(size=(60, 8)).astype(np.float32), labels) for s in (0.8, 0.2))
     result = compatibility(old_query=old, old_gallery=old, new_query=new, independent=new)
-    text = printed(verdict_table(result))
+    text = printed(result)
     figure = result.cross.top1
     assert f"{100 * figure.value:.1f} [{100 * figure.low:.1f}, {100 * figure.high:.1f}]" in text
     assert f"compatible: {result.compatible}" in text

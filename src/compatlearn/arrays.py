@@ -1,5 +1,6 @@
 """NumPy and torch arrays in, the same kind out; checks that name the rows at fault."""
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -57,14 +58,23 @@ def check_vectors(vectors: Array, name: str = "vectors", *, nonzero: bool = Fals
     return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
 
 
-def check_rows(vectors: Array, name: str = "vectors", *, nonzero: bool = False) -> None:
-    """`check_vectors` without its result: a block of rows in memory at a time, so that a memory map is only read through."""
-    vectors = vectors if isinstance(vectors, Tensor) else np.asarray(vectors)
+def check_kind(vectors: Array, name: str = "vectors") -> None:
+    """Raise DataError unless these are rows of floats; none of them is read."""
     if vectors.ndim != 2 or 0 in vectors.shape:
         raise DataError(f"{name} must be (rows, dimension), both at least 1; got shape {tuple(vectors.shape)}")
-    dtype = as_tensor(vectors[:1]).dtype
-    if not dtype.is_floating_point:
-        raise DataError(f"{name} must be float16, float32 or float64; got {str(dtype).removeprefix('torch.')}")
+    if not (vectors.is_floating_point() if isinstance(vectors, Tensor) else vectors.dtype.kind == "f"):
+        raise DataError(f"{name} must be float16, float32 or float64; got {str(vectors.dtype).removeprefix('torch.')}")
+
+
+def check_rows(
+    vectors: Array, name: str = "vectors", *, nonzero: bool = False, told: Callable[[list[int]], str] = first_few
+) -> None:
+    """`check_vectors` without its result: a block of rows in memory at a time, so that a memory map is only read through.
+
+    `told` says in a message which rows are at fault.
+    """
+    vectors = vectors if isinstance(vectors, Tensor) else np.asarray(vectors)
+    check_kind(vectors, name)
     count, endless, zero = len(vectors), list[int](), list[int]()
     for start in range(0, count, BLOCK):
         block = as_tensor(vectors[start : start + BLOCK])
@@ -75,7 +85,7 @@ def check_rows(vectors: Array, name: str = "vectors", *, nonzero: bool = False) 
     for fault, bad in (("NaN or infinity", endless), ("length zero", zero)):
         if bad:
             raise DataError(
-                f"{len(bad)} of {count} rows of {name} have {fault} (first: {first_few(bad)}); drop or extract them again"
+                f"{len(bad)} of {count} rows of {name} have {fault} (first: {told(bad)}); drop or extract them again"
             )
 
 

@@ -95,14 +95,18 @@ def remove_all_leftovers(folder: Path) -> None:
             remove(temporary)
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write dicts, lists, dataclasses, paths and NumPy values as JSON, atomically; NaN and infinity become null."""
-    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, atomically."""
 
     def write(temporary: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
     write_atomically(path, write)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write dicts, lists, dataclasses, paths and NumPy values as JSON, atomically; NaN and infinity become null."""
+    write_text(path, json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

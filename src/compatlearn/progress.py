@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+QUIET, PAUSE = 5.0, 10.0  # seconds before the first line about a share of work, and between two
 said: set[str] = set()  # lines that are not repeated
 
 
@@ -19,9 +20,6 @@ def say_once(line: str) -> None:
     if line not in said:
         said.add(line)
         print(line, file=sys.stderr)
-
-
-QUIET, PAUSE = 5.0, 10.0  # seconds before the first line about a share of work, and between two
 
 
 def track(epochs: range, title: str, total: int, images: int, shown: bool = True) -> Iterator[int]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from .arrays import BLOCK, Array, as_tensor, check_rows, shared, take_rows
+from .arrays import BLOCK, Array, as_tensor, check_kind, shared, take_rows
 
 
 class Rows:
@@ -20,8 +20,7 @@ class Rows:
     """
 
     def __init__(self, vectors: Array, order: Tensor | None = None, *, name: str = "vectors") -> None:
-        if vectors.ndim != 2 or 0 in vectors.shape or not as_tensor(vectors[:1]).is_floating_point():
-            check_rows(vectors, name)  # raises, saying what is wrong
+        check_kind(vectors, name)
         self.vectors = shared(vectors)  # never a copy of the whole: it may be a memory map
         self.order = order
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from ..arrays import Array, as_numpy, as_tensor, check_labels, unit_length
+from ..arrays import Array, as_numpy, as_tensor, check_kind, check_labels, unit_length
 from ..errors import DataError, IncompatibleError
 from ..features.features import Features
 from ..features.ids import pair
@@ -193,13 +193,12 @@ def _blocks(vectors: Array) -> Iterator[Array]:
 
 def _check_kind(vectors: Array, name: str) -> None:
     """Raises DataError unless these are rows of floats."""
-    if vectors.ndim != 2 or 0 in vectors.shape:
-        hint = "; pass vectors[None] for a single one" if vectors.ndim == 1 else ""
-        raise DataError(f"{name} must be (rows, dimension), both at least 1; got shape {tuple(vectors.shape)}{hint}")
-    floats = vectors.is_floating_point() if isinstance(vectors, Tensor) else vectors.dtype.kind == "f"
-    if not floats:
-        dtype = str(vectors.dtype).removeprefix("torch.")
-        raise DataError(f"{name} must be float16, float32 or float64; got {dtype}")
+    if vectors.ndim == 1:
+        raise DataError(
+            f"{name} must be (rows, dimension), both at least 1; got shape {tuple(vectors.shape)}; "
+            "pass vectors[None] for a single one"
+        )
+    check_kind(vectors, name)
 
 
 def as_rows(vectors: Any, name: str) -> Array:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,12 @@ class Pairs:
 
     def take(self, places: Int[Tensor, " m"] | slice) -> tuple[Float[Tensor, "m d_new"], Float[Tensor, "m d_old"]]:
         """Pairs by number: float32, or float64 where they are stored so."""
-        return Rows(self.new, self.new_rows)[places], Rows(self.old, self.old_rows)[places]
+        new, old = self._sides
+        return new[places], old[places]
+
+    @cached_property
+    def _sides(self) -> tuple[Rows, Rows]:
+        return Rows(self.new, self.new_rows), Rows(self.old, self.old_rows)
 
     def blocks(self) -> Iterator[tuple[Float[Tensor, "m d_new"], Float[Tensor, "m d_old"]]]:
         """All pairs, some at a time, in float64."""

@@ -7,7 +7,6 @@ from cyclopts import Parameter
 
 from ..config import TrainConfig, check
 from ..errors import IncompatibleError
-from ..extras import require
 from .columns import Columns
 from .out import check_out_folder
 
@@ -44,7 +43,6 @@ def train(
     """
     inputs = {"--data": data, "--pseudo": pseudo, "--features": features, "--independent": independent}
     check_out_folder(out, inputs, "run")
-    require("accelerate")
     from accelerate import PartialState
 
     from ..data.images import load_pixels

@@ -1,7 +1,7 @@
 """Methods × seeds, the paper's Table 1, and the grid of Table 2: one cell is one model trained and evaluated.
 
 A cell is done when its features of the validation set are on disk; a run that was stopped goes on with the cells that are
-not (`cells` has the steps). Old model, its features and the decoded images are made once a seed and shared.
+not (`steps` has what is done for each). Old model, its features and the decoded images are made once a seed and shared.
 """
 
 import itertools
@@ -77,7 +77,7 @@ def run_cells(recipe: Recipe, cells: list[Cell], out: Path) -> dict[str, Any]:
             raise ConfigError(
                 f"method {cell.method!r} needs classes that the old model knew, not clusters; leave one of the two out"
             )
-    for library in ("accelerate", "jinja2", "matplotlib"):
+    for library in ("accelerate", "matplotlib"):
         require(library)  # now, not after hours of training
     choose_arithmetic(recipe.training.precision)
     with locked(out):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ..adapters.adapter import Adapter, fit_adapter, load_adapter, save_adapter
+from ..adapters.methods import AUTO
 from ..arrays import Array
 from ..config import Recipe, TrainConfig
 from ..data.images import Images, Pixels, load_pixels
@@ -18,7 +19,7 @@ from ..files import read_json, write_atomically, write_json
 from ..losses.literature.bt2 import fitting_dimension
 from ..training.batches import TrainingSet, embed
 from ..training.knowledge import OldKnowledge
-from ..training.methods import AUTO, Frozen, find_method, find_trained
+from ..training.methods import Frozen, find_method, find_trained
 from ..training.train import train
 from .situations import noisy_labels, open_split, stored, told_labels, training_rows
 

@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float, Int
 
 from ..arrays import check_rows
 from ..errors import DataError, IncompatibleError
-from ..features.checks import check_finite
+from ..features.checks import rows_at_fault
 from ..features.classes import same_classes
-from ..features.ids import FeaturesLike, Items, are_rows, check_space, rows_of
+from ..features.ids import FeaturesLike, Items, check_space, rows_of
 from ..indexes.arrays import ArrayIndex
 from ..indexes.exact import search
 from ..indexes.hits import Hits
@@ -95,9 +95,7 @@ def compatibility(
     optional = {"new_gallery": new_gallery, "independent": independent, "independent_gallery": independent_gallery}
     given = {"old_query": old_query, "old_gallery": old_gallery, "new_query": new_query} | optional
     called = {name: (names or {}).get(name, name) for name in given}
-    items = {
-        name: Items.of(features, called[name], needs_labels=False) for name, features in given.items() if features is not None
-    }
+    items = {name: Items.of(features, called[name]) for name, features in given.items() if features is not None}
     items = dict(zip(items, same_classes(*items.values()), strict=True))
     metric = check_metric(metric)
     pairs = _pairs(items, called)
@@ -165,10 +163,7 @@ def _cross(query: Items, gallery: Items, adapter: Map | None, pad: bool) -> Item
 
 def _check_vectors(items: Items, *, nonzero: bool) -> None:
     """Before anything is searched, so that the message names the features, the row and the id."""
-    if isinstance(items.vectors, np.ndarray):
-        check_finite(items.vectors, None if are_rows(items.ids_from) else items.ids, items.name, nonzero=nonzero)
-    else:
-        check_rows(items.vectors, items.name, nonzero=nonzero)
+    check_rows(items.vectors, items.name, nonzero=nonzero, told=lambda bad: rows_at_fault(bad, items.ids_or_none))
 
 
 def _judged(old: Items, gallery: Items, relevance: Relevance | None) -> Relevance:

@@ -8,33 +8,6 @@ from ..errors import DataError, first_few
 BLOCK = 65536  # rows looked at in one go: a memory map is read through and never held
 
 
-def check_finite(
-    vectors: Float[np.ndarray, "n d"], ids: Shaped[np.ndarray, " n"] | None, name: str, *, nonzero: bool = False
-) -> None:
-    """Read every row once.
-
-    Args:
-        vectors: (n, d) of any float type.
-        ids: (n,) ids for the message, or None.
-        name: what the message calls them.
-        nonzero: whether a vector of length zero is a fault.
-
-    Raises:
-        DataError: NaN, infinity or (with `nonzero`) a zero vector.
-    """
-    endless, zero = list[int](), list[int]()
-    for first in range(0, len(vectors), BLOCK):
-        block = vectors[first : first + BLOCK]
-        endless += (np.flatnonzero(~np.isfinite(block).all(axis=1)) + first).tolist()
-        zero += (np.flatnonzero(~block.any(axis=1)) + first).tolist() if nonzero else []
-    for fault, bad in (("NaN or infinity", endless), ("length zero", zero)):
-        if bad:
-            raise DataError(
-                f"{len(bad)} of {len(vectors)} rows of {name} have {fault} (first: {rows_at_fault(bad, ids)}); "
-                "drop or extract them again"
-            )
-
-
 def check_range(labels: Int64[np.ndarray, " n"], ids: Shaped[np.ndarray, " n"] | None, classes: int | None, name: str) -> None:
     """Classes from 0 up, below `classes` if that is given.
 

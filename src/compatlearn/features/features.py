@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Float, Int, Int64, Shaped
 
-from ..arrays import unit_length
+from ..arrays import check_rows, unit_length
 from ..errors import DataError, FormatError, IncompatibleError
 from . import checks
 from . import folder as feature_folder
 from . import formats as feature_files
 from .classes import renumbered
-from .ids import ROWS, Items, check_unique, require_rows
+from .ids import ROWS, Items, are_rows, check_unique, require_rows
 from .names import Names
 from .values import Classes, Values, to_ids, to_labels, to_vectors
 
@@ -237,7 +237,7 @@ class Features:
         Raises:
             DataError: NaN, infinity or (with `nonzero`) zeros in the vectors, or labels out of range; with the rows and ids.
         """
-        checks.check_finite(self.vectors, self.ids_or_none, name, nonzero=nonzero)
+        check_rows(self.vectors, name, nonzero=nonzero, told=lambda bad: checks.rows_at_fault(bad, self.ids_or_none))
         if classes is not None or self.has_labels:
             checks.check_range(self.require_labels(name), self.ids_or_none, classes, name)
 
@@ -255,7 +255,7 @@ class Features:
     @property
     def ids_or_none(self) -> Shaped[np.ndarray, " n"] | None:
         """(n,) the ids; None where they are row numbers and so tell nothing more."""
-        return None if self.ids_from.startswith(ROWS) else self.ids
+        return None if are_rows(self.ids_from) else self.ids
 
     @cached_property
     def _class_order(self) -> Int64[np.ndarray, " n"] | None:

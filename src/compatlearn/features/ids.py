@@ -54,20 +54,17 @@ class Items:
     classes: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, features: FeaturesLike, name: str, *, needs_labels: bool = True) -> "Items":
+    def of(cls, features: FeaturesLike, name: str) -> "Items":
         """Checked features.
 
         Args:
             features: `Features`, or anything with the same attributes.
             name: what messages call them.
-            needs_labels: whether features without labels are refused.
 
         Raises:
-            DataError: no labels, or ids that are not one for each row.
+            DataError: labels or ids that are not one for each row, or an id that occurs more than once.
         """
         rows, labels = len(features.vectors), features.labels
-        if labels is None and needs_labels:
-            raise DataError(f"{name} has no labels, and they tell which neighbours are right; give every row a class")
         if labels is not None:
             labels = check_labels(labels, rows, f"labels of {name}").cpu().numpy()
         ids = np.asarray(features.ids)
@@ -84,6 +81,11 @@ class Items:
     def has_labels(self) -> bool:
         """Whether there are labels."""
         return self.labels is not None
+
+    @property
+    def ids_or_none(self) -> Shaped[np.ndarray, " n"] | None:
+        """(n,) the ids; None where they are row numbers and so tell nothing more."""
+        return None if are_rows(self.ids_from) else self.ids
 
     @property
     def source(self) -> str:
@@ -163,7 +165,7 @@ def pair(
         DataError: an id that occurs more than once.
         IncompatibleError: a new row has no old one, row numbers meet ids, or the two disagree about a class.
     """
-    wanted, items = (Items.of(features, name, needs_labels=False) for features, name in zip((new, old), names, strict=True))
+    wanted, items = (Items.of(features, name) for features, name in zip((new, old), names, strict=True))
     return require_rows(wanted, items)
 
 

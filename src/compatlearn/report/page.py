@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from ..files import write_atomically
+from ..files import write_text
 from .advice import ROLLBACK, Files, advice
 from .columns import columns, notes, votes
 from .outcome import Outcome, is_reference, method_of
@@ -34,12 +34,7 @@ def write_html(
         DataError: the file cannot be written.
         FormatError: a row of the results has neither figures nor an error.
     """
-    text = render(Outcome.of(results), pictures, files)
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    write_atomically(path, write)
+    write_text(path, render(Outcome.of(results), pictures, files))
 
 
 def render(outcome: Outcome, pictures: Sequence[PictureRow] = (), files: Files | None = None) -> str:

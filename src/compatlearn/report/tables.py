@@ -6,7 +6,6 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ..evaluation.result import Compatibility
 from ..evaluation.table import grid
 from .columns import columns, notes
 from .outcome import Outcome
@@ -32,8 +31,3 @@ def table(results: Mapping[str, Any]) -> Table:
         cells = [Text(column.text(line), COLOURS[line.verdict] if column.kind == "verdict" else "") for column in shown]
         printed.add_row(*cells, style="bold" if line is outcome.best else None)
     return printed
-
-
-def verdict_table(result: Compatibility) -> Table:
-    """One evaluation in the terminal: every test with its 95 % intervals, and what follows from them."""
-    return result.__rich__()

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from torch import nn
 
-from ..adapters.methods import ADAPTERS
+from ..adapters.methods import ADAPTERS, AUTO
 from ..errors import ConfigError, unknown
 from ..losses import (
     AsymmetricLoss,
@@ -26,7 +26,6 @@ from ..losses import (
 from ..metric import Metric
 from .knowledge import OldKnowledge, advbct_loss, bct_loss, bt2_loss, classifier_loss, icarl_loss, lwf_loss, unibct_loss
 
-AUTO = "auto"  # what `compatlearn adapt` does by default
 LIBRARY = "pml:"  # and the name of a loss
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..files import read_json, write_atomically, write_json, writing
+from ..files import read_json, write_json, write_text, writing
 from .arithmetic import note_change
 
 
@@ -77,8 +77,4 @@ def keep_log(out: Path, epochs: int) -> None:
     """Drop what the log says of epochs that no checkpoint has kept: they are run again."""
     log = out / "log.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
-    write_atomically(log, lambda temporary: _write_lines(temporary, lines[:epochs]))
-
-
-def _write_lines(path: Path, lines: list[str]) -> None:
-    path.write_text("".join(lines), encoding="utf-8")
+    write_text(log, "".join(lines[:epochs]))

@@ -43,7 +43,7 @@ def train(
         images: the training set; labels in [0, len(images.classes)).
         config: the recipe; its defaults are the paper's.
         out: folder of the run: `model.safetensors`, `run.json`, `log.jsonl`, a checkpoint after every epoch until it is done.
-        backbone: a name for `backbones.build_backbone`.
+        backbone: a name for `encoders.networks.build_backbone`.
         loss: called as loss(features (b, d), labels (b,), rows (b,)) → scalar; None trains independently. Parameters of its
             own are trained with the model's, persistent buffers are kept in checkpoints; neither is part of the model. If it
             has a method `check_dimension(d)`, that is called before anything is written; it raises IncompatibleError.
