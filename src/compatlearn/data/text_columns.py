@@ -142,7 +142,7 @@ def checked_ids(table: Table, column: str | None, names: TextNames) -> tuple[Sha
         (lambda value: type(value) not in (int, str), f"have an id that is no integer or text in column {column!r}"),
         (lambda value: type(value) is not type(values[0]), f"mix numbers and texts in the ids of column {column!r}"),
         (lambda value: isinstance(value, int) and not -(1 << 63) <= value < 1 << 63, "have an id of more than 63 bits"),
-        (lambda value: isinstance(value, str) and ("\0" in value or _is_broken(value)), "have NUL bytes or half a letter in the id"),
+        (lambda value: isinstance(value, str) and ("\0" in value or _is_broken(value)), "have broken characters in the id"),
     )  # fmt: skip
     for is_at_fault, fault in checks:
         if wrong := [row for row, value in enumerate(values) if is_at_fault(value)]:

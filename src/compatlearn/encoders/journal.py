@@ -108,10 +108,14 @@ class Journal:
         kept = [key for key in self._places if key in keys] or list(self._places)[:1]
         if 2 * len(kept) > len(self._places):
             return
-        vectors = self.vectors(kept)
+        record = _record(kept, self.vectors(kept))
+
+        def write(path: Path) -> None:
+            path.write_bytes(record)
+
         with self._guard:
             self._file.close()
-            write_atomically(self.path, lambda path: path.write_bytes(_record(kept, vectors)) and None)
+            write_atomically(self.path, write)
             self._places.clear()
             self._file = self.path.open("a+b")
             self._read()

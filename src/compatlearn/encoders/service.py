@@ -63,9 +63,7 @@ def service_encoder(
             raise ConfigError(f"{name} must be above 0; got {value}")
     key = os.environ.get(KEY, "")
     if not key and base_url is None and not os.environ.get("OPENAI_BASE_URL"):
-        raise ConfigError(
-            f"openai:{model} needs a key; put it into the environment as {KEY}, or give the base_url of a service"
-        )
+        raise ConfigError(f"openai:{model} needs a key: put it into the environment as {KEY}, or give another base_url")
     client = openai.OpenAI(api_key=key or "none", base_url=base_url, timeout=timeout, max_retries=retries)
     service = _Service(client, model, key, dimensions, requests_per_minute, price)
     return TextEncoder(
@@ -131,10 +129,8 @@ class _Service:
         except openai.APIStatusError as error:
             raise self._refusal(error, len(texts)) from error
         except openai.APIConnectionError as error:
-            reason = self._hidden(error.__cause__ or error)
-            raise DataError(
-                f"{self.model} at {self._address()} does not answer ({reason}); check the address and the network"
-            ) from error
+            place, reason = f"{self.model} at {self._address()}", self._hidden(error.__cause__ or error)
+            raise DataError(f"{place} does not answer ({reason}); check the address and the network") from error
         except (ValueError, RecursionError) as error:
             raise _BrokenError(self._hidden(error)) from error
         usage = answer.get("usage") if isinstance(answer, dict) else None
@@ -149,7 +145,7 @@ class _Service:
         body = error.body if isinstance(error.body, dict) else {}
         reason = self._hidden(body.get("message") or error.message)
         if status in (401, 403):
-            return ConfigError(f"{self.model} at {self._address()} refuses the key ({status}: {reason}); check {KEY}")  # type: ignore[return-value]
+            return DataError(f"{self.model} at {self._address()} refuses the key ({status}: {reason}); check {KEY}")
         if status == 429:
             wait = f", asks to wait {after} seconds" if after else ""
             return DataError(f"{self.model} answers that it is too much (429: {reason}{wait}); wait, or ask less at a time")
