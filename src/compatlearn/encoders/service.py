@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -66,6 +67,7 @@ def service_encoder(
         raise ConfigError(f"openai:{model} needs a key: put it into the environment as {KEY}, or give another base_url")
     client = openai.OpenAI(api_key=key or "none", base_url=base_url, timeout=timeout, max_retries=retries)
     service = _Service(client, model, key, dimensions, requests_per_minute, price)
+    weakref.finalize(service, client.close)
     return TextEncoder(
         service.embed,
         f"openai:{model}" + (f"-{dimensions}d" if dimensions is not None else ""),
@@ -96,7 +98,7 @@ class _Service:
 
     def receipt(self) -> str:
         """What the service says that it counted."""
-        cost = "" if self.price is None else f", ${self._cost(self.tokens)} at ${self.price:g} per million"
+        cost = "" if self.price is None else f", ${self._cost(float(self.tokens))} at ${self.price:g} per million"
         return f"{self.model} counted {self.tokens:,} tokens{cost}" if self.tokens else ""
 
     def embed(self, texts: list[str]) -> Float[np.ndarray, "b d"]:
