@@ -81,13 +81,14 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.unseen_classes = unseen_classes
         self.options = options
 
-    def fit(self, new: Any, old: Any, labels: Any = None) -> "Adapter":
+    def fit(self, new: Any, old: Any, labels: Any = None, *, others: Any = None) -> "Adapter":
         """Fit to new and old vectors of the same items, row by row.
 
         Args:
             new: (n, d_new) finite floats, NumPy (memory maps are read in blocks), torch, or lists.
             old: (n, d_old) likewise.
             labels: (n,) integer classes, for the methods that need them; `auto` uses them where they are given.
+            others: (m, d_old) old vectors of further items of the gallery, for the methods that learn from them.
 
         Returns:
             The adapter itself.
@@ -101,7 +102,8 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self._check()
         classes = as_tensor(torch.as_tensor(labels)) if isinstance(labels, list) else labels
         matched = Matched.by_row(as_rows(new, NAMES[0]), as_rows(old, NAMES[1]), classes)
-        return self._fit(matched, tested=False, tell=silent)
+        gallery = None if others is None else as_tensor(as_rows(others, "the other items"))
+        return self._fit(matched, tested=False, tell=silent, gallery=gallery)
 
     def fit_features(self, new: Features, old: Features, *, names: tuple[str, str] = NAMES, tell: Tell = silent) -> "Adapter":
         """Fit to two sets of features, matched by id; a named method, too, is first tried on pairs kept out.

@@ -88,6 +88,7 @@ class KernelNetwork(nn.Module):
         d_new: dimensions that go in.
         d_old: dimensions that come out.
         pairs: m, how many pairs it holds.
+        drawing: how many of them, the first, may draw results towards their targets; None: all.
         temperature: of the kernel.
         directions: of the kernel.
         neighbours: pairs nearest to a result that draw it towards their targets; 0 is none.
@@ -109,6 +110,7 @@ class KernelNetwork(nn.Module):
         d_old: int,
         *,
         pairs: int,
+        drawing: int | None = None,
         temperature: float,
         directions: bool,
         neighbours: int = NEIGHBOURS,
@@ -117,10 +119,17 @@ class KernelNetwork(nn.Module):
         kind: str = "kernel",
     ) -> None:
         super().__init__()
-        self.sizes: dict[str, Any] = {"kind": kind, "d_new": d_new, "d_old": d_old, "pairs": pairs, "temperature": temperature}
+        self.sizes: dict[str, Any] = {
+            "kind": kind,
+            "d_new": d_new,
+            "d_old": d_old,
+            "pairs": pairs,
+            "drawing": drawing,
+            "temperature": temperature,
+        }
         self.sizes |= {"directions": directions, "neighbours": neighbours, "draw": draw, "unit": unit}
         shapes = {"centre": (d_new,), "whitener": (d_new, d_new), "features": (pairs, d_new), "weights": (pairs, d_old)}
-        shapes |= {"slope": (d_new, d_old), "mean": (d_old,), "targets": (pairs, d_old)}
+        shapes |= {"slope": (d_new, d_old), "mean": (d_old,), "targets": (drawing or pairs, d_old)}
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
         self.kernel = Kernel(self.centre, self.whitener, temperature, 1.0, directions)
@@ -180,6 +189,7 @@ def kernel_ridge_map(
     neighbours: int = NEIGHBOURS,
     draw: float = DRAW,
     landmarks: int | None = None,
+    drawing: int | None = None,
 ) -> KernelNetwork:
     """Fit kernel ridge regression.
 
@@ -190,6 +200,7 @@ def kernel_ridge_map(
         strength: λ, above 0.
         neighbours: pairs that draw a result towards them.
         draw: how much.
+        drawing: how many pairs, the first, may draw: those of items where further pairs are queries; None: all.
         landmarks: pairs that carry the map; None: all of up to 10,000, else 4,000 (Nyström).
 
     Source: Saunders, Gammerman and Vovk, Ridge regression learning algorithm in dual variables, ICML 1998; landmarks: Rudi,
@@ -203,12 +214,14 @@ def kernel_ridge_map(
     kernel = Kernel.of(inputs, whitening, usual if temperature is None else temperature)
     count = landmarks or (len(inputs) if len(inputs) <= EXACT else LANDMARKS)
     chosen = _landmarks(len(inputs), count, task.seed)
+    drawers = chosen if drawing is None else chosen[chosen < drawing]
     mean = targets.mean(dim=0)
     weights = _solved(kernel, inputs, targets - mean, chosen, strength)
     network = KernelNetwork(
         inputs.shape[1],
         targets.shape[1],
         pairs=len(chosen),
+        drawing=len(drawers),
         temperature=kernel.temperature,
         directions=kernel.directions,
         neighbours=neighbours,
@@ -216,7 +229,7 @@ def kernel_ridge_map(
         unit=task.unit,
     )
     values = {"centre": kernel.centre, "whitener": kernel.whitener, "features": kernel.features(inputs[chosen])}
-    values |= {"weights": weights, "mean": mean, "targets": targets[chosen]}
+    values |= {"weights": weights, "mean": mean, "targets": targets[drawers]}
     values["slope"] = (inputs[chosen] - kernel.centre).T @ weights / kernel.spread
     network.load_state_dict({name: value.float() for name, value in values.items()})
     return network.eval().requires_grad_(False)

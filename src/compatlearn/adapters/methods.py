@@ -9,7 +9,7 @@ from ..errors import ConfigError, unknown
 
 AUTO = "auto"
 QUERY, GALLERY = "query", "gallery"
-KERNEL_OPTIONS = ("whitening", "temperature", "strength", "neighbours", "draw", "landmarks")
+KERNEL_OPTIONS = ("whitening", "temperature", "strength", "neighbours", "draw", "landmarks", "drawing")
 HEAD_OPTIONS = ("epochs", "hidden", "temperature")
 
 

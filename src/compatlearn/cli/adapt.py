@@ -37,15 +37,15 @@ def adapt(
     ```
     compatlearn adapt --old-features index.parquet --new-features new-pairs.parquet --out new-to-old.safetensors
     compatlearn adapt --old-features old.npz --new-features new.npz --method ridge --metric cosine --out map.safetensors
-    compatlearn adapt --old-features old.npz --new-features new.npz --direction gallery --metric cosine --out old-to-new.safetensors
+    compatlearn adapt --old-features old.npz --new-features new.npz --direction gallery --out old-to-new.safetensors
     ```
 
     Args:
         old_features: the old model's features.
         new_features: the new model's features of the same items, matched by id.
         out: the .safetensors file to write.
-        direction: query: a map of new queries into the old index, which stays as it is; gallery: a map of the stored vectors into
-            the new space, for a translated index that new queries search.
+        direction: query: a map of new queries into the old index, which stays as it is; gallery: a map of the stored
+            vectors into the new space, for a translated index that new queries search.
         metric: what ranks the index; the trials are scored by it.
         unseen_classes: for auto: the gallery's classes are not those of these features, so whole classes are kept out.
         seed: of the pairs kept out and of training.
