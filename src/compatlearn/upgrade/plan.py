@@ -1,114 +1,32 @@
 """`plan`: every rung of the ladder measured on one's own data, side by side, and one of them recommended."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Int
-from rich.table import Table
 
-from ..adapters.adapter import Adapter
 from ..adapters.task import Tell, silent
 from ..arrays import Array
-from ..evaluation.figures import Figure, bootstrap
 from ..evaluation.relevance import Relevance
 from ..features.features import Features
 from ..indexes.index import Readable
 from ..metric import Metric, check_metric
-from .advice import GOAL, Measured, recommend
+from .advice import GOAL, recommend
 from .case import Case, Rows
-from .cost import Cost, cost_of, microseconds
+from .cost import microseconds
 from .curves import Curve, learning_curve, partial_curve
 from .given import Given, check_queries, gather
 from .maps import Maps, Methods, Pairs, apply_crossed, apply_maps, choose_methods, choose_weights, crossed, kept_out
-from .order import Order, order_of
-from .rungs import RUNGS, Rung, ask_fused, ask_joined
-from .table import as_table, as_text
-from .truth import Scores
+from .measure import ORDER, examples_of, maps_for, orders_of, reason_of, score
+from .order import Order
+from .result import Plan
+from .rungs import RUNGS, ask_fused, ask_joined
 
 OTHERS = 4000  # items that the methods may learn from
 TRIED = 3000  # pairs that methods are tried on, at most
-LOGGED = 0.05  # of the pairs: fewer logged queries are not worth fitting the maps twice
-ORDER = "density"  # of a partial backfill
 
 Vectors: TypeAlias = Features | Readable | Array
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Every rung, measured or with the reason why not, and the one to take; prints as a table.
-
-    Attributes:
-        rungs: cheapest first.
-        recommended: name of the rung to take; "old": keep the old model.
-        why: in one sentence.
-        primary: the figure that gains are of.
-        measured: in words, what was asked and searched.
-        items: of the gallery.
-        pairs: that the maps were fitted to.
-        budget: share of the gallery that may be embedded anew.
-        metric: what ranks.
-        methods: that were chosen, with their weights.
-        trials: of each direction, on pairs kept out.
-        far: share of the new queries that lie farther from all pairs than 99 % of the pairs do from each other; None
-            without queries.
-        learning: the translated gallery by number of pairs.
-        partial: the partial backfill by share and order.
-        notes: what a reader should know.
-        examples: some queries with what they found before and after.
-        adapters: the fitted maps, by direction.
-    """
-
-    rungs: tuple[Measured, ...]
-    recommended: str
-    why: str
-    primary: str
-    measured: str
-    items: int
-    pairs: int
-    budget: float
-    metric: Metric
-    methods: Methods
-    trials: dict[str, Any]
-    far: float | None
-    learning: Curve
-    partial: dict[str, Curve]
-    notes: tuple[str, ...]
-    examples: tuple[dict[str, Any], ...] = ()
-    adapters: dict[str, Adapter] = field(default_factory=dict)
-
-    def rung(self, name: str) -> Measured:
-        """The rung of that name."""
-        return next(rung for rung in self.rungs if rung.name == name)
-
-    def __str__(self) -> str:
-        return as_text(self.__rich__())
-
-    def __rich__(self) -> Table:
-        """Every rung, what it gains and what it costs."""
-        return as_table(self.rungs, self.recommended, self.primary, [self.why, self.measured, *self.notes])
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: what `plan.json` holds."""
-        return {
-            "rungs": [rung.to_dict() for rung in self.rungs],
-            "recommended": self.recommended,
-            "why": self.why,
-            "primary": self.primary,
-            "measured": self.measured,
-            "items": self.items,
-            "pairs": self.pairs,
-            "budget": self.budget,
-            "metric": self.metric,
-            "methods": vars(self.methods),
-            "trials": self.trials,
-            "far_queries": self.far,
-            "learning_curve": self.learning.to_dict(),
-            "partial_curve": {name: curve.to_dict() for name, curve in self.partial.items()},
-            "notes": list(self.notes),
-            "examples": list(self.examples),
-        }
 
 
 def plan(
@@ -198,17 +116,17 @@ def _plan(given: Given, metric: Metric, budget: float, goal: float, seed: int, t
     methods, trials = _chosen(fitted, metric, seed, others, tell)
     tell("fitting the maps")
     if inside is None:
-        parts, adapters = _measured_with(case, fitted, methods, seed, others)
+        parts, adapters = maps_for(case, fitted, methods, seed, others)
         crossing = crossed(fitted, methods.gallery, metric, seed) if case.fresh is not None else fitted.new
     else:
         maps = apply_crossed(case, pairs, inside, methods, seed, others)
         parts, crossing = [(case.rows, maps)], maps.translated[inside]
         _, adapters = apply_maps(case, pairs, methods, seed, others)
-    orders = _orders(case, parts, fitted, crossing, seed)
+    orders = orders_of(case, parts, fitted, crossing, seed)
     tell("searching")
     times = {name: microseconds(adapter, case.new if name == "query" else case.items) for name, adapter in adapters.items()}
-    scored = {rung.name: _scores(rung, case, parts, orders[ORDER], budget) for rung in RUNGS if not _reason(rung, case)}
-    rungs = tuple(_measured(rung, case, parts, scored, methods, given, budget, times, seed) for rung in RUNGS)
+    scored = {rung.name: score(rung, case, parts, orders[ORDER], budget) for rung in RUNGS if not reason_of(rung, case)}
+    rungs = tuple(measured(rung, case, parts, scored, methods, given, budget, times, seed) for rung in RUNGS)
     tell("curves")
     learning = learning_curve(case, fitted, methods, seed) if inside is None else Curve((), ())
     partial = partial_curve(case, parts, orders, seed) if case.fresh is not None else {}
@@ -229,7 +147,7 @@ def _plan(given: Given, metric: Metric, budget: float, goal: float, seed: int, t
         learning,
         partial,
         given.notes,
-        _examples(case, scored, name),
+        examples_of(case, scored, name),
         adapters,
     )
 
@@ -254,117 +172,6 @@ def _chosen(pairs: Pairs, metric: Metric, seed: int, others: Rows | None, tell: 
     return choose_weights(trial, maps, scoring(ask_fused), scoring(ask_joined), seed), trials
 
 
-Part: TypeAlias = tuple[Int[np.ndarray, " r"], Maps]  # some queries, and maps that none of them was fitted to
-
-
-def _measured_with(
-    case: Case, pairs: Pairs, methods: Methods, seed: int, others: Rows | None
-) -> tuple[list[Part], dict[str, Adapter]]:
-    """Maps for the queries: one for all, or for each half one that was fitted to the other half as well."""
-    if case.old is None or len(case) < LOGGED * 2 * len(pairs):
-        maps, adapters = apply_maps(case, pairs, methods, seed, others)
-        return [(case.rows, maps)], adapters
-    order = np.random.default_rng(seed).permutation(len(case))
-    halves = [np.sort(half) for half in np.array_split(order, 2)]
-    parts = []
-    for rows, rest in (halves, halves[::-1]):
-        log = Pairs(case.new[rest], case.old[rest])
-        maps, adapters = apply_maps(case, pairs, methods, seed, others, log)
-        parts.append((rows, maps.of(rows)))
-    return parts, adapters
-
-
-def _orders(case: Case, parts: list[Part], pairs: Pairs, crossing: Rows, seed: int) -> dict[str, list[np.ndarray]]:
-    """For each order, the rows of the items for each part of the queries."""
-    if case.fresh is None:
-        return {ORDER: [np.zeros(0, dtype=np.int64)] * len(parts)}
-    found: dict[str, list[np.ndarray]] = {}
-    for name in ("random", "error", ORDER, "density×error"):
-        for rows, maps in parts:
-            rest = np.setdiff1d(case.rows, rows)
-            log = case.new[rest] if len(rest) else pairs.new
-            found.setdefault(name, []).append(order_of(name, case, maps.translated, pairs, crossing, log, seed))
-    return found
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What every query scored on a rung, whether its first hit was right, and what it found."""
-
-    scores: Scores
-    right: np.ndarray
-    found: np.ndarray
-
-
-def _scores(rung: Rung, case: Case, parts: list[Part], order: list[np.ndarray], budget: float) -> Scored:
-    found: np.ndarray | None = None
-    for (rows, maps), items in zip(parts, order, strict=True):
-        first = Order(ORDER, items[: round(budget * len(items))])
-        hits = rung.search(case, maps, rows, first)
-        found = np.full((len(case), hits.shape[1]), -1) if found is None else found
-        found[rows] = hits
-    assert found is not None
-    return Scored(case.truth.scores(case.rows, found), case.truth.first_right(case.rows, found), found)
-
-
-def _reason(rung: Rung, case: Case) -> str:
-    if rung.old_queries and case.old is None:
-        return "needs the queries by the old model as well"
-    if rung.fresh and case.fresh is None:
-        return "needs the new vectors of the gallery to be measured; give a backfill of some of it"
-    return ""
-
-
-def _measured(
-    rung: Rung,
-    case: Case,
-    parts: list[Part],
-    scored: dict[str, Scored],
-    methods: Methods,
-    given: Given,
-    budget: float,
-    times: dict[str, float],
-    seed: int,
-) -> Measured:
-    method = method_of(rung.name, methods)
-    if reason := _reason(rung, case):
-        cost = Cost(0, 0, 0.0) if rung.fresh and rung.name == "cascade" else _cost(rung, case, None, given, budget, times)
-        return Measured(rung.name, method, {}, None, None, None, cost, rung.needs, reason)
-    mine, old, full = scored[rung.name], scored.get("old"), scored.get("backfill")
-    figures = {name: _figure(column, seed) for name, column in mine.scores.items()}
-    primary = case.truth.primary
-    gain = flips = share = None
-    if old is not None:
-        gain = _figure(mine.scores[primary] - old.scores[primary], seed)
-        flips = _figure((old.right & ~mine.right).astype(np.float64), seed)
-        if full is not None and (possible := float((full.scores[primary] - old.scores[primary]).mean())) > 0:
-            share = gain.value / possible
-    cost = _cost(rung, case, parts, given, budget, times)
-    return Measured(rung.name, method, figures, gain, share, flips, cost, rung.needs)
-
-
-def _cost(rung: Rung, case: Case, parts: list[Part] | None, given: Given, budget: float, times: dict[str, float]) -> Cost:
-    touched = None if parts is None else [(rows, maps) for rows, maps in parts]
-    return cost_of(rung, case, touched, given.items, len(given.pairs), budget, times)
-
-
-def method_of(rung: str, methods: Methods) -> str:
-    """What a rung runs, in words."""
-    share, weight = methods.join
-    return {
-        "mapped": methods.query,
-        "fused": f"{methods.query}, weight {methods.fuse:g}",
-        "translated": methods.gallery,
-        "translated+fused": f"{methods.gallery}, weights {share:g} and {weight:g}",
-        "cascade": f"of fused ({methods.query})",
-        "partial": f"{methods.gallery}, order by {ORDER} of queries",
-    }.get(rung, "")
-
-
-def _figure(column: np.ndarray, seed: int) -> Figure:
-    return bootstrap(lambda means: means[:, 0], column[:, None], seed=seed)
-
-
 def far_queries(queries: Rows | None, pairs: Rows) -> float | None:
     """Share of the queries that lie farther from all pairs than 99 % of the pairs do from the other pairs.
 
@@ -383,21 +190,3 @@ def far_queries(queries: Rows | None, pairs: Rows) -> float | None:
         return squares.min(axis=1)
 
     return float((nearest(queries, False) > np.quantile(nearest(some, True), 0.99)).mean())
-
-
-def _examples(case: Case, scored: dict[str, Scored], name: str) -> tuple[dict[str, Any], ...]:
-    """Some queries that the recommended rung answers otherwise, with their first five items before and after."""
-    if "old" not in scored or name not in scored or name == "old":
-        return ()
-    before, after = scored["old"], scored[name]
-    changed = [("gained", ~before.right & after.right), ("lost", before.right & ~after.right)]
-    rows = [(kind, row) for kind, mask in changed for row in np.flatnonzero(mask)[:4].tolist()]
-    return tuple(
-        {
-            "query": case.query_ids[row].item(),
-            "change": kind,
-            "before": case.item_ids[before.found[row, :5]].tolist(),
-            "after": case.item_ids[after.found[row, :5]].tolist(),
-        }
-        for kind, row in rows
-    )
