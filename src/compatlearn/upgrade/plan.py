@@ -18,7 +18,7 @@ from .cost import microseconds
 from .curves import Curve, learning_curve, partial_curve
 from .given import Given, check_queries, gather
 from .maps import Maps, Methods, Pairs, apply_crossed, apply_maps, choose_methods, choose_weights, crossed, kept_out
-from .measure import ORDER, examples_of, maps_for, orders_of, reason_of, score
+from .measure import ORDER, examples_of, maps_for, measured, orders_of, reason_of, score
 from .order import Order
 from .result import Plan
 from .rungs import RUNGS, ask_fused, ask_joined
