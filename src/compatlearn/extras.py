@@ -17,6 +17,12 @@ EXTRAS = {
     "faiss": "faiss",
     "pytorch_metric_learning": "metric",
     "ray": "ray",
+    "sentence_transformers": "text",
+    "transformers": "text",
+    "openai": "services",
+    "tenacity": "services",
+    "starlette": "services",
+    "uvicorn": "services",
     "tensorboard": "tensorboard",
 }
 """Import name → the extra of this package that brings it."""

@@ -16,6 +16,7 @@ from ..arrays import Array, as_tensor
 from ..data.images import to_square
 from ..errors import ConfigError, DataError, FormatError
 from ..extras import require
+from .black_box import call
 from .model_file import load_learner
 from .networks import Embedder, ModelSpec, build_backbone, load_function, weights_hash
 
@@ -80,7 +81,8 @@ def load_encoder(model: str, *, weights: Path | None = None, device: str | None 
         embedder = load_learner(file).embedder
         return module_encoder(embedder.to(target), f"{embedder.spec.backbone}@{weights_hash(embedder)}")
     if black_box:
-        return _black_box(model)
+        function = load_function(model)
+        return Encoder(lambda pictures: call(function, model, pictures, "images"), model)
     if not model.startswith("hf-hub:") and ("/" in model or Path(model).suffix in (".safetensors", ".pt", ".pth", ".pkl")):
         raise DataError(
             f"there is no {model}; give a run of `compatlearn train`, a timm or torchvision name, or module:function"
@@ -135,26 +137,6 @@ def _run_file(path: Path) -> Path | None:
         raise DataError(f"{path} holds a training that is not finished; go on with `compatlearn train --resume`")
     path = path / "model.safetensors" if path.is_dir() else path
     return path if path.is_file() else None
-
-
-def _black_box(name: str) -> Encoder:
-    function = load_function(name)
-
-    def forward(pictures: list[Image.Image]) -> Float[np.ndarray, "b d"]:
-        count = len(pictures)
-        try:
-            vectors = function(pictures)
-            values = vectors.detach().float().cpu().numpy() if isinstance(vectors, torch.Tensor) else np.asarray(vectors)
-        except Exception as error:  # anyone's function
-            raise DataError(f"{name} failed on {count} images: {type(error).__name__}: {error}") from error
-        if values.ndim != 2 or len(values) != count or values.dtype.kind != "f":
-            raise DataError(
-                f"{name} was given {count} images and must return ({count}, d) floats; "
-                f"it returned {values.dtype} of shape {values.shape}"
-            )
-        return values.astype(np.float32, copy=False)
-
-    return Encoder(forward, name)
 
 
 def _preprocessing(name: str, network: nn.Module) -> ModelSpec:

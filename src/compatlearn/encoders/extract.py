@@ -93,7 +93,7 @@ def extract_locked(
         raise ConfigError(
             f"batch_size must be at least 1, tolerance a share in [0, 1]; got batch_size {batch_size}, tolerance {tolerance}"
         )
-    origin = {"space": encoder.space, "source": images.source, "ids_from": images.ids_from}
+    origin: dict[str, Any] = {"space": encoder.space, "source": images.source, "ids_from": images.ids_from}
     writer = FeatureWriter(out, rows=len(images), shard_rows=shard_rows, dtype=dtype, **origin)
     missing, lost = writer.missing(), 0
     with ThreadPoolExecutor(threads or max(4, os.cpu_count() or 1)) as pool, ThreadPoolExecutor(1) as disk:

@@ -1,7 +1,7 @@
 """Write features shard by shard, so that an extraction which is stopped at any moment can be resumed."""
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +16,15 @@ from .folder import MANIFEST, PLAN, SHARDS, SKIPPED
 from .formats import shard_count, unfinished
 
 DTYPES = ("float16", "float32", "float64")
-PARTS = ("vectors", "labels", "ids", "skipped_ids", "skipped_reasons")
+PARTS = {"vectors", "labels", "ids", "skipped_ids", "skipped_reasons"}
+OPTIONAL = {"labels"}
 
 
 class Shard(NamedTuple):
     """One file of `shards/`."""
 
     vectors: np.ndarray  # (k, d)
-    labels: np.ndarray  # (k,)
+    labels: np.ndarray | None  # (k,)
     ids: np.ndarray  # (k,)
     skipped: list[list[Any]]  # [[id, reason], ...]
 
@@ -32,7 +33,8 @@ class FeatureWriter:
     """Features of `rows` planned rows in shards of `shard_rows`; several processes may write different shards.
 
     `missing()` tells which shards are to be done, `planned(shard)` their rows, `write` stores one, `finish` joins them.
-    A shard is one file, written whole or not at all. Opening the same folder again with the same plan resumes.
+    A shard is one file, written whole or not at all. Opening the same folder again with the same plan resumes; `inputs` are
+    part of the plan: whatever else decides about the vectors, such as a checksum of the data.
 
     Raises:
         FormatError: `folder` was begun with another plan, or holds other features.
@@ -49,6 +51,8 @@ class FeatureWriter:
         source: str = "",
         dtype: str = "float32",
         ids_from: str = "",
+        classes: Sequence[str] | None = None,
+        inputs: Mapping[str, Any] | None = None,
     ) -> None:
         if rows < 1 or shard_rows < 1:
             raise DataError(f"an extraction needs rows, and rows in a shard; got {rows} rows, {shard_rows} in a shard")
@@ -62,6 +66,8 @@ class FeatureWriter:
             "source": source,
             "dtype": dtype,
         } | ({"ids_from": ids_from} if ids_from else {})
+        self.plan |= {} if classes is None else {"classes": list(classes)}
+        self.plan |= inputs or {}
         self.shards = shard_count(self.plan)
         self._whole: set[int] = set()
         self._begin()
@@ -89,28 +95,36 @@ class FeatureWriter:
         self,
         shard: int,
         vectors: Float[np.ndarray, "k d"],
-        labels: Int[np.ndarray, " k"],
+        labels: Int[np.ndarray, " k"] | None,
         ids: Shaped[np.ndarray, " k"],
         skipped: Sequence[tuple[Any, str]] = (),
     ) -> None:
         """Store one shard: its rows in order, and (id, reason) of those that gave no vector.
 
+        Args:
+            shard: its number.
+            vectors: (k, d), finite.
+            labels: (k,) the class of each, or None for every shard.
+            ids: (k,) int64 or text.
+            skipped: (id, reason) of rows without a vector.
+
         Raises:
             DataError: rows got lost, numbers overflow the planned dtype, or the disk is full.
         """
         planned = len(self.planned(shard))
-        if not len(vectors) == len(labels) == len(ids) == planned - len(skipped):
+        classes = len(ids if labels is None else labels)
+        if not len(vectors) == classes == len(ids) == planned - len(skipped):
             raise DataError(
-                f"shard {shard} of {self.folder} has {planned} rows; got {len(vectors)} vectors, {len(labels)} labels, "
+                f"shard {shard} of {self.folder} has {planned} rows; got {len(vectors)} vectors, {classes} labels, "
                 f"{len(ids)} ids and {len(skipped)} skipped; give every row one vector or one reason"
             )
         arrays = {
             "vectors": self._cast(np.asarray(vectors), shard),
-            "labels": np.asarray(labels, dtype=np.int64),
             "ids": np.asarray(ids),
             "skipped_ids": np.array([one for one, _ in skipped]),
             "skipped_reasons": np.array([reason for _, reason in skipped], dtype=str),
         }
+        arrays |= {} if labels is None else {"labels": np.asarray(labels, dtype=np.int64)}
         write_atomically(self._path(shard), lambda path: np.savez(path, **arrays))  # type: ignore[arg-type]
         self._whole.add(shard)
 
@@ -166,7 +180,7 @@ class FeatureWriter:
         shape = feature_folder.Shape(rows, dimensions.pop(), np.dtype(self.plan["dtype"]))
         manifest = feature_folder.write_arrays(self.folder, blocks(), shape)
         write_json(self.folder / SKIPPED, skipped)
-        known = {key: self.plan[key] for key in ("space", "source", "ids_from") if key in self.plan}
+        known = {key: self.plan[key] for key in ("space", "source", "ids_from", "classes") if key in self.plan}
         write_json(self.folder / MANIFEST, manifest | known | {"skipped": len(skipped), "plan": self.plan})
 
     def _cast(self, vectors: np.ndarray, shard: int) -> np.ndarray:
@@ -188,7 +202,8 @@ def _is_whole(path: Path) -> bool:
     """Every part is there and matches the checksum that the zip format keeps."""
     try:
         with zipfile.ZipFile(path) as file:
-            return set(file.namelist()) == {f"{part}.npy" for part in PARTS} and file.testzip() is None
+            parts = {name.removesuffix(".npy") for name in file.namelist()}
+            return PARTS - OPTIONAL <= parts <= PARTS and file.testzip() is None
     except (zipfile.BadZipFile, OSError, EOFError):
         return False
 
@@ -204,4 +219,5 @@ def _vectors_shape(path: Path) -> tuple[int, int]:
 def _read_shard(path: Path) -> Shard:
     with np.load(path, allow_pickle=False) as parts:
         skipped = zip(parts["skipped_ids"].tolist(), parts["skipped_reasons"].tolist(), strict=True)
-        return Shard(parts["vectors"], parts["labels"], parts["ids"], [list(pair) for pair in skipped])
+        labels = parts.get("labels")
+        return Shard(parts["vectors"], labels, parts["ids"], [list(pair) for pair in skipped])
