@@ -64,9 +64,8 @@ def ndcg(grades: Num[Array, "q k"], ideal: Num[Array, "q i"], k: int = 10) -> Fl
     Equals trec_eval's `ndcg_cut`: the gain is the grade itself, and a grade below 0 gains nothing.
 
     Args:
-        grades: (q, K) grade of each neighbour, nearest first, 0 where nobody judged it, as `Relevance.grades` gives
-            them; K ≥ k.
-        ideal: (q, I) the best grades that the gallery holds for the query, descending, as `Relevance.ideal` gives them;
+        grades: (q, K) grade of each neighbour, nearest first, 0 where nobody judged it: of `Relevance.grades`; K ≥ k.
+        ideal: (q, I) the best grades that the gallery holds for the query, descending: of `Relevance.ideal`;
             fewer than k stand for a gallery that has no more.
         k: neighbours that count.
 
