@@ -18,7 +18,7 @@ from .cost import microseconds
 from .curves import Curve, learning_curve, partial_curve
 from .given import Given, check_queries, gather
 from .maps import Maps, Methods, Pairs, apply_crossed, apply_maps, choose_methods, choose_weights, crossed, kept_out
-from .measure import ORDER, examples_of, maps_for, measured, orders_of, reason_of, score
+from .measure import ORDER, Part, examples_of, maps_for, measured, orders_of, reason_of, score
 from .order import Order
 from .result import Plan
 from .rungs import RUNGS, ask_fused, ask_joined
@@ -120,7 +120,7 @@ def _plan(given: Given, metric: Metric, budget: float, goal: float, seed: int, t
         crossing = crossed(fitted, methods.gallery, metric, seed) if case.fresh is not None else fitted.new
     else:
         maps = apply_crossed(case, pairs, inside, methods, seed, others)
-        parts, crossing = [(case.rows, maps)], maps.translated[inside]
+        parts, crossing = [Part(case.rows, maps)], maps.translated[inside]
         _, adapters = apply_maps(case, pairs, methods, seed, others)
     orders = orders_of(case, parts, fitted, crossing, seed)
     tell("searching")
