@@ -102,7 +102,7 @@ def _new_vectors(
     """True new vectors of the items that are searched, from a backfill or from pairs that do not serve as such."""
     if backfill is not None:
         whole = Items.of(backfill, "the backfill")
-        wanted = replace(gallery, ids=gallery.ids[rest], name="the old gallery")
+        wanted = replace(gallery, ids=gallery.ids[rest], labels=None)
         return np.asarray(whole.vectors[require_rows(wanted, whole)], dtype=np.float32)
     if len(rest) and (known[rest] >= 0).all():
         return np.asarray(pairs_new.vectors[known[rest]], dtype=np.float32)
