@@ -94,7 +94,7 @@ class Journal:
             for key in keys:
                 self._file.seek(self._places[key])
                 rows.append(self._file.read(width))
-        return np.frombuffer(b"".join(rows), dtype="<f4").astype(np.float32).reshape(len(rows), -1)
+        return np.frombuffer(b"".join(rows), dtype="<f4").astype(np.float32).reshape(len(rows), width // 4)
 
     def shrink(self, keys: Set[bytes]) -> None:
         """Forget what is not needed again, where that is at least half; one text stays, for it tells the dimension.
