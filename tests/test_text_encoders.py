@@ -1,8 +1,13 @@
 """Models of texts: a real one of sentence-transformers, anyone's function; features in memory and on disk; the command."""
 
 import json
+import os
 import re
+import signal
+import threading
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +186,23 @@ def test_after_a_failure_nothing_is_embedded_again(fail: int, concurrency: int, 
     np.testing.assert_array_equal(features.vectors, letters(TEXTS.texts))
 
 
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_ctrl_c_waits_for_what_is_paid_for(concurrency: int, tmp_path: Path) -> None:
+    counted = Counted(concurrency=concurrency)
+
+    def slow(texts: list[str]) -> np.ndarray:
+        time.sleep(0.5)
+        return counted.forward(texts)
+
+    encoder = replace(counted.encoder, forward=slow, paid=True)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        extract_texts(encoder, TEXTS, tmp_path / "out")
+    assert len(counted.asked) == concurrency
+    extract_texts(counted.encoder, TEXTS, tmp_path / "out")
+    assert sorted(text for batch in counted.asked for text in batch) == [f"text {number}" for number in range(7)]
+
+
 def test_labels_and_their_names_may_be_there_or_not(tmp_path: Path) -> None:
     named = Texts.of(["a", "b", "c"], labels=["y", "x", "y"])
     features = extract_texts(Counted().encoder, named, tmp_path / "named")
@@ -225,16 +247,16 @@ def test_a_journal_forgets_what_is_not_needed_again(tmp_path: Path) -> None:
     journal = Journal(tmp_path / JOURNAL)
     journal.add(keys, vectors)
     size = (tmp_path / JOURNAL).stat().st_size
-    journal.shrink({*keys[:6]})
+    journal.shrink({*keys[:6]}.__contains__)
     assert len(journal) == 10  # not worth a new file
-    journal.shrink({keys[3], key_of("unknown")})
+    journal.shrink({keys[3], key_of("unknown")}.__contains__)
     np.testing.assert_array_equal(journal.vectors([keys[3]]), vectors[3:4])
     journal.add([keys[0]], vectors[:1])
     journal.close()
     again = Journal(tmp_path / JOURNAL)
     assert (len(again), keys[0] in again, keys[5] in again) == (2, True, False)
     np.testing.assert_array_equal(again.vectors([keys[0], keys[3]]), vectors[[0, 3]])
-    again.shrink(set())
+    again.shrink(lambda key: False)
     assert (len(again), again.dimension) == (1, 3)  # the dimension must not change, even so
     again.close()
     assert (tmp_path / JOURNAL).stat().st_size < size
