@@ -34,32 +34,42 @@ def mean(values: list[float]) -> float:
     return sum(values) / max(1, len(values))
 
 
-def slow_contrastive(features, old, labels, margin=0.5) -> float:
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a / a.norm() - b / b.norm()).norm())
+
+
+def slow_negatives(feature, label: int, old, labels, count: int) -> list[float]:
+    """Distances to the nearest rows of the nearest other classes."""
+    found: dict[int, float] = {}
+    for row, other in zip(old, labels.tolist(), strict=True):
+        if other != label:
+            found[other] = min(found.get(other, math.inf), distance(feature, row))
+    return sorted(found.values())[:count]
+
+
+def slow_contrastive(features, old, labels, count=5) -> float:
     near, far = [], []
     for i in range(len(features)):
-        for j in range(len(old)):
-            value = cosine(features[i], old[j])
-            if labels[i] == labels[j] and i != j:
-                near.append(1 - value)
-            if labels[i] != labels[j] and value > margin:
-                far.append(value - margin)
+        near += [distance(features[i], old[j]) ** 2 / 2 for j in range(len(old)) if labels[i] == labels[j] and i != j]
+        negatives = slow_negatives(features[i], int(labels[i]), old, labels, count)
+        far += [sum(max(0.0, 0.7 - each) ** 2 / 2 for each in negatives)] if negatives else []
     return mean(near) + mean(far)
 
 
-def slow_triplet(features, old, labels, margin=0.1) -> float:
-    violations = []
+def slow_triplet(features, old, labels, count=5) -> float:
+    sums = []
     for i in range(len(features)):
+        negatives = slow_negatives(features[i], int(labels[i]), old, labels, count)
         for p in range(len(features)):
-            for n in range(len(features)):
-                if labels[i] == labels[p] != labels[n] and i != p:
-                    violation = margin - cosine(features[i], old[p]) + cosine(features[i], old[n])
-                    violations += [violation] if violation > 0 else []
-    return mean(violations)
+            if labels[i] == labels[p] and i != p:
+                near = distance(features[i], old[p]) ** 2
+                sums.append(sum(max(0.0, near - each**2 + 0.1) for each in negatives))
+    return mean(sums)
 
 
 @pytest.mark.parametrize(("loss", "slow"), [(PARTS[0], slow_contrastive), (PARTS[1], slow_triplet)])
 @settings(max_examples=15, deadline=None)
-@given(count=st.integers(1, 9), classes=st.integers(1, 4), seed=st.integers(0, 99))
+@given(count=st.integers(1, 12), classes=st.integers(1, 9), seed=st.integers(0, 99))
 def test_asymmetric_losses(loss, slow, count: int, classes: int, seed: int) -> None:
     features, old = numbers(count, 3, seed=seed), numbers(count, 3, seed=seed + 1)
     labels = torch.randint(0, classes, (count,), generator=torch.Generator().manual_seed(seed))
@@ -67,6 +77,14 @@ def test_asymmetric_losses(loss, slow, count: int, classes: int, seed: int) -> N
     module = AsymmetricLoss(old.flip(0), loss)
     value = module(torch.nn.functional.pad(features, (0, 2)), labels, torch.arange(count).flip(0))
     assert value.item() == pytest.approx(slow(features, old, labels))
+    assert loss(features, old, labels, negatives=2).item() == pytest.approx(slow(features, old, labels, count=2))
+
+
+def test_a_new_feature_at_an_old_one_has_a_gradient() -> None:
+    old = numbers(4, 3).float()
+    features = old.clone().requires_grad_()
+    asymmetric_contrastive_loss(features, old.flip(0), torch.tensor([0, 1, 2, 3])).backward()
+    assert torch.isfinite(features.grad).all()
 
 
 @pytest.mark.parametrize("loss", PARTS)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .losses.regression import RegressionLoss, regression_loss
     from .pseudo.centres import mean_classifier, random_walk_classifier, random_walk_weights
     from .pseudo.softmax import trained_classifier
+    from .upgrade.plan import plan
+    from .upgrade.result import Plan
 
 __version__ = "0.1.0"
 
@@ -51,6 +53,8 @@ _HOMES = {
     "losses.regression": ("RegressionLoss", "regression_loss"),
     "pseudo.centres": ("mean_classifier", "random_walk_classifier", "random_walk_weights"),
     "pseudo.softmax": ("trained_classifier",),
+    "upgrade.plan": ("plan",),
+    "upgrade.result": ("Plan",),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -67,6 +71,7 @@ __all__ = [
     "IncompatibleError",
     "InfluenceLoss",
     "NeighbourLoss",
+    "Plan",
     "QueryMap",
     "RegressionLoss",
     "Relevance",
@@ -82,6 +87,7 @@ __all__ = [
     "load_text_encoder",
     "mean_classifier",
     "open_texts",
+    "plan",
     "random_walk_classifier",
     "random_walk_weights",
     "regression_loss",

@@ -84,6 +84,11 @@ class Matched:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def turned(self) -> "Matched":
+        """The other direction: the old side is given, the new one wanted."""
+        names, spaces = self.names[::-1], (self.space_old, self.space_new)
+        return Matched(self.pairs.turned(), self.labels, names, self.ids, *spaces)
+
     def at(self, rows: Int64[Tensor, " r"]) -> Pairs:
         """Some of the pairs, by number."""
         return Pairs(self.pairs.new, self.pairs.old, self.pairs.new_rows[rows], self.pairs.old_rows[rows])

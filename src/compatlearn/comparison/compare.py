@@ -21,7 +21,17 @@ from ..training.runs import refuse_changes
 from .evaluate import write_results
 from .pool import Pool
 from .situations import check_noise
-from .steps import Cell, backfill, fit_cell_adapter, load_split, save_training_features, train_new, train_old
+from .steps import (
+    Cell,
+    backfill,
+    fit_cell_adapter,
+    fit_heads,
+    labelled,
+    load_split,
+    save_training_features,
+    train_new,
+    train_old,
+)
 
 
 def compare(recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -113,3 +123,4 @@ def _train_cells(recipe: Recipe, cells: list[Cell], out: Path) -> None:
         pool.each(save_training_features, tasks(frozen))
         pool.each(train_new, tasks(later))
         pool.each(fit_cell_adapter, tasks(maps))
+        pool.each(fit_heads, tasks([home for cell in maps if (home := labelled(out, cell)) is not None]))

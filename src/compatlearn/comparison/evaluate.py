@@ -5,16 +5,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..adapters.references import HeadReferences, head_references
 from ..arrays import Array
 from ..config import Recipe
 from ..errors import FormatError
 from ..evaluation.compatibility import compatibility
+from ..evaluation.result import Compatibility
 from ..features.features import Features
 from ..files import read_json, write_json
 from ..indexes.exact import search
@@ -29,7 +31,7 @@ from ..report.summary import summarise
 from ..training.methods import Frozen, find_method
 from ..training.runs import versions
 from .situations import open_split
-from .steps import ADAPTER, Cell, backfill, queries
+from .steps import ADAPTER, Cell, backfill, load_heads, queries
 
 
 def write_results(recipe: Recipe, cells: Sequence[Cell], out: Path, classes: Sequence[str]) -> dict[str, Any]:
@@ -76,26 +78,36 @@ def evaluate(
     alone = backfill(cell).folder(out)
     known = (alone / "val" / "manifest.json").exists()
     before = read_json(path) if path.exists() else {}
-    if not before or (known and before["independent_self"] is None):  # independent was trained since
-        place, adapter = queries(out, cell)
-        judge = partial(
-            compatibility,
-            old_query=(old := load(out / f"seed-{cell.seed}" / "old-val")),
-            old_gallery=old,
-            new_query=load(place),
-            independent=load(alone / "val") if known else None,
-            searcher=searcher,
-            adapter=adapter,
-            pad=True,  # some methods train models that are narrower than the old one
-        )
-        before = judge(metric=recipe.metric).to_dict()
-        if recipe.metric != "cosine":
-            before["cosine"] = Measures.of(judge(metric="cosine")).to_dict()
+    since = known and before.get("independent_self") is None  # independent was trained since, or heads were fitted
+    if not before or since or ("old_head" not in before and load_heads(out, cell) is not None):
+        before = _judge(recipe, out, cell, load, searcher)
         write_json(path, before)
     try:
         return Row.from_dict({**vars(cell), **before})
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from error
+
+
+def _judge(
+    recipe: Recipe, out: Path, cell: Cell, load: Callable[[Path], Features], searcher: Callable[..., Hits]
+) -> dict[str, Any]:
+    """What `result.json` holds."""
+    place, adapter = queries(out, cell)
+    alone, heads = backfill(cell).folder(out) / "val", load_heads(out, cell)
+    asked: dict[str, Any] = {"old_query": (old := load(out / f"seed-{cell.seed}" / "old-val")), "old_gallery": old}
+    asked |= {"new_query": load(place), "adapter": adapter, "searcher": searcher}
+    independent = load(alone) if (alone / "manifest.json").exists() else None
+
+    def judge(metric: Metric) -> tuple[Compatibility, HeadReferences | None]:
+        # pad: some methods train models that are narrower than the old one
+        result = compatibility(**asked, independent=independent, metric=metric, pad=True)
+        return result, heads and head_references(**asked, old_head=heads[0], new_head=heads[1], metric=metric)
+
+    result, references = judge(recipe.metric)
+    found = result.to_dict() | Measures.of(result, references).to_dict()
+    if recipe.metric != "cosine":
+        found["cosine"] = Measures.of(*judge("cosine")).to_dict()
+    return found
 
 
 def remembering_search() -> Callable[..., Hits]:

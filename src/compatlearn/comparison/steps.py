@@ -7,13 +7,14 @@ import numpy as np
 import torch
 
 from ..adapters.adapter import Adapter, fit_adapter, load_adapter, save_adapter
-from ..adapters.methods import AUTO
+from ..adapters.methods import ADAPTERS, AUTO
+from ..adapters.references import with_head
 from ..arrays import Array
 from ..config import Recipe, TrainConfig
 from ..data.images import Images, Pixels, load_pixels
 from ..encoders.model_file import load_learner
 from ..encoders.networks import Learner
-from ..errors import TrainingError
+from ..errors import DataError, TrainingError
 from ..features.features import Features
 from ..files import read_json, write_atomically, write_json
 from ..losses.literature.bt2 import fitting_dimension
@@ -24,6 +25,7 @@ from ..training.train import train
 from .situations import noisy_labels, open_split, stored, told_labels, training_rows
 
 ADAPTER = "adapter.safetensors"
+HEADS = ("old-head.safetensors", "backfill-head.safetensors")  # the references of a map that is fitted with labels
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,39 @@ def fit_cell_adapter(recipe: Recipe, out: Path, cell: Cell) -> None:
         write_json(folder / "failed.json", {"error": str(error)})
         return
     save_adapter(adapter, folder / ADAPTER)
+
+
+def labelled(out: Path, cell: Cell) -> Cell | None:
+    """The cell beside whose map the two heads are kept that it is compared with; None where no labels were fitted to."""
+    path = cell.folder(out) / ADAPTER
+    if not isinstance(find_method(cell.method), Frozen) or not path.exists():
+        return None
+    method = load_adapter(path).method_  # what auto chose
+    return replace(cell, method=method) if ADAPTERS[method].needs_labels else None
+
+
+def fit_heads(recipe: Recipe, out: Path, cell: Cell) -> None:
+    """The heads of `HEADS`, fitted to old and to new vectors with the labels that the map was fitted to."""
+    folder = cell.folder(out)
+    if all((folder / name).exists() for name in HEADS) or (folder / "heads-failed.json").exists():
+        return
+    new, old = Features.load(backfill(cell).folder(out) / "train"), Features.load(out / f"seed-{cell.seed}" / "old-train")
+    try:
+        for name, vectors in zip(HEADS, (old.vectors[old.align(new.ids)], new.vectors), strict=True):
+            head = with_head(cell.method, vectors, new.require_labels(), seed=cell.seed)
+            save_adapter(head, folder / name)
+    except (DataError, TrainingError) as error:  # such as a new vector of length zero, which `head` cannot be fitted to
+        write_json(folder / "heads-failed.json", {"error": str(error)})
+
+
+def load_heads(out: Path, cell: Cell) -> tuple[Adapter, Adapter] | None:
+    """The heads that a map is compared with; None where it needs none, or where they could not be fitted."""
+    home = labelled(out, cell)
+    paths = [] if home is None else [path for name in HEADS if (path := home.folder(out) / name).exists()]
+    if len(paths) < len(HEADS):
+        return None
+    old_head, new_head = map(load_adapter, paths)
+    return old_head, new_head
 
 
 def _independent_failed(out: Path, cell: Cell) -> bool:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Literal
 
 from .outcome import SETTINGS, Outcome, method_of, setting_of
-from .summary import LEAST_ROOM, Estimate, Estimates, Line
+from .summary import LEAST_ROOM, Estimate, Estimates, Line, ScoreEstimates
 
 NONE = "—"
 
@@ -40,12 +40,41 @@ def columns(outcome: Outcome, *, terminal: bool = False) -> list[Column]:
         Column("cross −\nold self", _figure(lambda figures: figures.gain, signed=True)),
         Column("cross\ntop-1", _figure(lambda figures: figures.cross.top1)),
         *([Column("old\nself\ntop-1", _figure(lambda figures: figures.old_self.top1, spread=spread))] if selves else []),
-        *([Column("new\nself\ntop-1", _figure(_new_self, spread=spread))] if selves else []),
+        *([Column("new\nself\ntop-1", _figure(lambda figures: _top1(figures.new_self), spread=spread))] if selves else []),
         Column("cross\ntop-5", _figure(lambda figures: figures.cross.top5, spread=False)),
         *([Column("cross\nby cosine", partial(_by_cosine, spread=spread))] if _any_by_cosine(outcome) else []),
         *([Column("update\ngain", partial(_share, spread=spread))] if _any_share(outcome) else []),
         Column("negative\nflips", _figure(lambda figures: figures.negative_flips, spread=spread)),
+        *(_heads() if not terminal and labelled(outcome) else []),
     ]
+
+
+def _heads() -> list[Column]:
+    """What the labels of a map give without it; a terminal, which has no room for these, says it below the table."""
+    return [
+        Column("old self\n+ head", _figure(lambda figures: _top1(figures.old_head))),
+        Column("backfill\n+ head", _figure(lambda figures: _top1(figures.backfill_head))),
+        Column("update gain\nagainst that", _share_of_head),
+    ]
+
+
+def labelled(outcome: Outcome) -> list[Line]:
+    """The lines that have references with a head: maps that are fitted with labels."""
+    return [line for line in outcome.finished if line.figures is not None and line.figures.old_head is not None]
+
+
+def about_heads(name: str, figures: Estimates) -> str:
+    """What a map that is fitted with labels must be compared with, in a sentence; nothing where that was not measured."""
+    without, filled = figures.old_head, figures.backfill_head
+    if without is None or filled is None:
+        return ""
+    share = figures.update_gain_head
+    known = share is not None and share.half is not None
+    return (
+        f"{name} is fitted with labels. Through a head fitted with the same labels, old queries alone reach "
+        f"{percent(without.top1, spread=False)} % and a full backfill {percent(filled.top1, spread=False)} %"
+        + (f"; against that backfill its update gain is {share.plain(spread=False)}." if share and known else ".")
+    )
 
 
 def verdict_text(line: Line) -> str:
@@ -90,8 +119,8 @@ def _figure(
     return lambda line: percent(None if line.figures is None else pick(line.figures), signed=signed, spread=spread)
 
 
-def _new_self(figures: Estimates) -> Estimate | None:
-    return None if figures.new_self is None else figures.new_self.top1
+def _top1(test: ScoreEstimates | None) -> Estimate | None:
+    return None if test is None else test.top1
 
 
 def _setting(line: Line, key: str) -> str:
@@ -103,6 +132,11 @@ def _share(line: Line, spread: bool) -> str:
     if share is None:
         return NONE
     return "< −1" if share.value < -1 else share.plain(spread=spread)
+
+
+def _share_of_head(line: Line) -> str:
+    share = None if line.figures is None else line.figures.update_gain_head
+    return NONE if share is None or share.half is None else share.plain()
 
 
 def _any_share(outcome: Outcome) -> bool:

@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 
 from ..files import write_text
 from .advice import ROLLBACK, Files, advice
-from .columns import columns, notes, votes
+from .columns import columns, labelled, notes, votes
 from .outcome import Outcome, is_reference, method_of
 from .pictures import PictureRow, data_uri
 from .sentences import details, headline, rule
@@ -75,6 +75,7 @@ def _content(outcome: Outcome, pictures: Sequence[PictureRow], run: Files | None
             for line in outcome.lines
         ],
         "marks": MARKS,
+        "heads": bool(labelled(outcome)),
         "notes": " ".join(notes(outcome)),
         "methods": {line.method: method.summary for line in outcome.lines if (method := method_of(line)) is not None},
         "plots": charts(outcome),

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ..adapters.references import HeadReferences
 from ..errors import FormatError
 from ..evaluation.figures import Figure
 from ..evaluation.result import TESTS, ClassChange, Compatibility, Scores
@@ -12,6 +13,8 @@ from ..metric import Verdict
 
 VERDICTS: tuple[Verdict, ...] = ("yes", "no", "undecided")
 DIFFERENCES = ("gain", "update_gain", "negative_flips")
+HEADS = ("old_head", "backfill_head")  # only of maps that are fitted with labels, as are the next
+HEAD_DIFFERENCES = ("gain_over_old_head", "update_gain_head")
 SETTINGS = ("method", "seed", "temperature", "damping", "label_noise")
 SCORES = tuple(each.name for each in fields(Scores))
 COUNTS = ("queries", "queries_without_relevant", "map_r_limit")
@@ -21,8 +24,8 @@ COUNTS = ("queries", "queries_without_relevant", "map_r_limit")
 class Measures:
     """What one ranking says of one model; every figure with its 95 % interval over queries.
 
-    The attributes are those of `Compatibility`; `update_gain` is None where it was not measured, and infinite where a full
-    backfill gains nothing.
+    The attributes are those of `Compatibility` and, of a map that is fitted with labels, those of `HeadReferences`.
+    `update_gain` is None where it was not measured, and infinite where a full backfill gains nothing.
     """
 
     old_self: Scores
@@ -33,11 +36,16 @@ class Measures:
     update_gain: Figure | None
     negative_flips: Figure
     compatible: Verdict
+    old_head: Scores | None = None
+    backfill_head: Scores | None = None
+    gain_over_old_head: Figure | None = None
+    update_gain_head: Figure | None = None
 
     @classmethod
-    def of(cls, result: Compatibility) -> "Measures":
+    def of(cls, result: Compatibility, references: HeadReferences | None = None) -> "Measures":
         """The figures of an evaluation that a report shows."""
-        return cls(**{each.name: getattr(result, each.name) for each in fields(cls)})
+        own = {name: getattr(result, name) for name in (*TESTS, *DIFFERENCES, "compatible")}
+        return cls(**own, **({} if references is None else vars(references)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Measures":
@@ -50,20 +58,25 @@ class Measures:
         if missing:
             raise FormatError(f"an evaluation without {', '.join(missing)}; delete the file and evaluate again")
         ends = values.get("intervals") or {}
-        tests: dict[str, Any] = {name: _scores(values.get(name), ends.get(name) or {}) for name in TESTS}
-        differences: dict[str, Any] = {name: _figure(values.get(name), ends.get(name)) for name in DIFFERENCES}
+        tests: dict[str, Any] = {name: _scores(values.get(name), ends.get(name) or {}) for name in (*TESTS, *HEADS)}
+        names = (*DIFFERENCES, *HEAD_DIFFERENCES)
+        differences: dict[str, Any] = {name: _figure(values.get(name), ends.get(name)) for name in names}
         return cls(**tests, **differences, compatible=values["compatible"])
 
     def to_dict(self) -> dict[str, Any]:
-        """With the keys of `Compatibility.to_dict`: figures, None where there is none or it is infinite; their intervals."""
+        """With the keys of `Compatibility.to_dict`: figures, None where there is none or it is infinite; their intervals.
+
+        The keys of `HEADS` and `HEAD_DIFFERENCES` follow where there are such figures.
+        """
+        headed = self.old_head is not None
         values: dict[str, Any] = {}
         intervals: dict[str, Any] = {}
-        for name in TESTS:
+        for name in (*TESTS, *(HEADS if headed else ())):
             scores = getattr(self, name)
             parts = None if scores is None else {part: each for part, each in vars(scores).items() if each is not None}
             values[name] = None if parts is None else {part: _value(figure) for part, figure in parts.items()}
             intervals[name] = None if parts is None else {part: _ends(figure) for part, figure in parts.items()}
-        for name in DIFFERENCES:
+        for name in (*DIFFERENCES, *(HEAD_DIFFERENCES if headed else ())):
             figure = getattr(self, name)
             values[name], intervals[name] = (None, None) if figure is None else (_value(figure), _ends(figure))
         return {**values, "compatible": self.compatible, "intervals": intervals}
@@ -112,7 +125,8 @@ class Row:
         own: dict[str, Any] = dict(zip(SETTINGS, map(values.get, SETTINGS), strict=True))
         if values.get("error") is not None:
             return cls(**own, error=values["error"])
-        known = {*SETTINGS, *TESTS, *DIFFERENCES, *COUNTS, "compatible", "intervals", "per_class", "accuracy_at_k", "cosine"}
+        known = {*SETTINGS, *TESTS, *DIFFERENCES, *HEADS, *HEAD_DIFFERENCES, *COUNTS}
+        known |= {"compatible", "intervals", "per_class", "accuracy_at_k", "cosine"}
         counts: dict[str, Any] = {key: values.get(key) for key in COUNTS}
         return cls(
             **own,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .columns import percent, votes
+from .columns import about_heads, percent, votes
 from .outcome import Outcome, is_reference, method_of
 from .summary import Estimate, Estimates, Line
 
@@ -81,7 +81,8 @@ def _about_backfill(outcome: Outcome, line: Line, figures: Estimates) -> list[st
         if share is None or share.value <= 0
         else f"; {outcome.name(line)} gives {share.plain(spread=False)} of that (its update gain)"
     )
-    return [f"A full backfill with an independent new model would reach {full.top1.percent()} % ({more} points){part}."]
+    said = [f"A full backfill with an independent new model would reach {full.top1.percent()} % ({more} points){part}."]
+    return said + [text for text in [about_heads(outcome.name(line), figures)] if text]
 
 
 def _about_seeds(outcome: Outcome) -> list[str]:

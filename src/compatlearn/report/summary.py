@@ -12,7 +12,7 @@ from scipy.stats import t as student
 from ..evaluation.figures import LEVEL, Figure
 from ..evaluation.result import TESTS, Scores
 from ..metric import Verdict
-from .results import DIFFERENCES, VERDICTS, Measures, Row
+from .results import DIFFERENCES, HEAD_DIFFERENCES, HEADS, VERDICTS, Measures, Row
 
 PARTS = ("top1", "top5", "map_r")
 KEYS = ("method", "temperature", "damping", "label_noise")  # what makes a line; the seed is what it averages over
@@ -70,7 +70,7 @@ class ScoreEstimates:
 class Estimates:
     """All figures of a line, averaged over the seeds that have them; None where no seed does.
 
-    The attributes are those of `Compatibility`, and `room`: what a full backfill gains, independent self − old self.
+    The attributes are those of `Measures`, and `room`: what a full backfill gains, independent self − old self.
     """
 
     old_self: ScoreEstimates
@@ -81,14 +81,19 @@ class Estimates:
     update_gain: Estimate | None
     negative_flips: Estimate
     room: Estimate | None
+    old_head: ScoreEstimates | None
+    backfill_head: ScoreEstimates | None
+    gain_over_old_head: Estimate | None
+    update_gain_head: Estimate | None
 
     @classmethod
     def of(cls, models: Sequence[Measures]) -> "Estimates | None":
         """None without any model."""
         if not models:
             return None
-        tests: dict[str, Any] = {name: _average_scores([getattr(model, name) for model in models]) for name in TESTS}
-        differences: dict[str, Any] = {name: _average(getattr(model, name) for model in models) for name in DIFFERENCES}
+        tests: dict[str, Any] = {name: _average_scores([getattr(model, name) for model in models]) for name in (*TESTS, *HEADS)}
+        names = (*DIFFERENCES, *HEAD_DIFFERENCES)
+        differences: dict[str, Any] = {name: _average(getattr(model, name) for model in models) for name in names}
         return cls(**tests, **differences, room=_average(map(_room, models)))
 
     @property
@@ -101,13 +106,15 @@ class Estimates:
         return share if surely else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Figures as `{"mean", "low", "high", "seeds"}`; None where there is none."""
-        tests = {name: getattr(self, name) for name in TESTS}
+        """Figures as `{"mean", "low", "high", "seeds"}`; None where there is none. References only where they were measured."""
+        headed = self.old_head is not None
+        tests = {name: getattr(self, name) for name in (*TESTS, *(HEADS if headed else ()))}
         scores = {
             name: None if test is None else {part: getattr(test, part).to_dict() for part in PARTS}
             for name, test in tests.items()
         }
-        return scores | {name: None if getattr(self, name) is None else getattr(self, name).to_dict() for name in DIFFERENCES}
+        figures = {name: getattr(self, name) for name in (*DIFFERENCES, *(HEAD_DIFFERENCES if headed else ()))}
+        return scores | {name: None if figure is None else figure.to_dict() for name, figure in figures.items()}
 
 
 @dataclass(frozen=True)

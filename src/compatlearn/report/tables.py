@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..evaluation.table import grid
-from .columns import columns, notes
+from .columns import about_heads, columns, labelled, notes
 from .outcome import Outcome
 
 COLOURS = {"yes": "green", "undecided": "yellow", "no": "red"}
@@ -23,7 +23,9 @@ def table(results: Mapping[str, Any]) -> Table:
         A table for `rich.print`; the best line is bold.
     """
     outcome = Outcome.of(results)
-    printed = grid(f"{outcome.subject}; figures in %, differences in points", "\n".join(notes(outcome)))
+    said = notes(outcome)
+    said += [about_heads(outcome.name(line), line.figures) for line in labelled(outcome) if line.figures is not None]
+    printed = grid(f"{outcome.subject}; figures in %, differences in points", "\n".join(said))
     shown = columns(outcome, terminal=True)
     for column in shown:
         printed.add_column(column.heading, justify="right" if column.kind == "number" else "left", no_wrap=True)

@@ -17,8 +17,8 @@ def mixbct_loss(
     labels: Int[Tensor, " b"],
     classifier: Float[Tensor, "c d"],
     *,
-    scale: float = 30.0,
-    margin: float = 0.3,
+    scale: float = 64.0,
+    margin: float = 0.5,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of scale · cos(θ), with `margin` added to the angle at the own class; lengths play no part.
 
@@ -28,8 +28,8 @@ def mixbct_loss(
         features: (b, d) features.
         labels: (b,) classes in [0, c).
         classifier: (c, d) rows of any length.
-        scale: of the cosines; MixBCT's code has 64.
-        margin: an angle in radians; MixBCT's code has 0.5.
+        scale: of the cosines; by default that of MixBCT's code.
+        margin: an angle in radians; by default that of MixBCT's code.
 
     Returns:
         The mean over the batch.
@@ -62,6 +62,9 @@ def mixture(features: Float[Tensor, "b d"], old: Float[Tensor, "b d"], replaced:
 class MixbctLoss(nn.Module):
     """`mixbct_loss` of the `mixture`: a share of each batch, drawn among its credible rows, is old.
 
+    In the source this is the only loss, and new features have the dimension of the old ones. Here new features may have
+    more, and the class term of training, on all of them, remains beside it: nothing else would train the rest.
+
     Args:
         old: (n, d_old) old feature of every training image, in the order of the training set.
         labels: (n,) their classes in [0, classes), each of which occurs.
@@ -71,6 +74,8 @@ class MixbctLoss(nn.Module):
 
     Raises:
         DataError: the old features or labels are unusable.
+
+    Source: MixBCT: Towards self-adapting backward-compatible training, 2023.
     """
 
     old: Tensor
