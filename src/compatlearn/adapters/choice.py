@@ -15,6 +15,7 @@ from .file import Record
 from .matched import Matched, Seen
 from .methods import ADAPTERS, AUTO, CANDIDATES, UNLABELLED
 from .network import MapNetwork
+from .pairs import Pairs
 from .task import Task, Tell, silent
 from .trials import KeptOut, Split, Trial
 
@@ -79,7 +80,8 @@ def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell
     best = max(fits, key=lambda name: _score(fits[name][1]))
     network, trial = fits[best]
     reporting = KeptOut(matched, split.reporting, split.gallery, wish.metric)
-    test = reporting.try_out(best, network, trial.fitted, trial.seconds, wish.seed)
+    old_head = _old_head(matched, seen, replace(wish, method=best), split, tell)
+    test = reporting.try_out(best, network, trial.fitted, trial.seconds, wish.seed, old_head)
     seconds = trial.seconds * len(matched) / trial.fitted
     tell(f"fitting {best} to all {len(matched)} pairs" + (f", about {seconds:.0f} s" if seconds > LONG else ""))
     named = replace(wish, method=best)
@@ -143,6 +145,20 @@ def _try_all(matched: Matched, seen: Seen, wish: Wish, split: Split, tell: Tell)
         fits[current] = network, choosing.try_out(current, network, len(task.pairs), seconds, wish.seed)
         tell_of_current(f"{seconds:.1f} s" + (f", {fits[current][1].brief()}" if auto else ""))
     return fits
+
+
+def _old_head(matched: Matched, seen: Seen, wish: Wish, split: Split, tell: Tell) -> MapNetwork | None:
+    """The same kind of map from old to old vectors, what the labels give without a new model; None for maps without labels."""
+    if not ADAPTERS[wish.method].needs_labels:
+        return None
+    tell(f"{wish.method}: the same head for old queries, to compare with")
+    old = matched.at(split.fitted)
+    pairs = Pairs(old.old, old.old, old.old_rows, old.old_rows)
+    try:
+        return fit_network(wish, Task(pairs, matched.labels_at(split.fitted), seen.unit, wish.seed))
+    except TrainingError as error:
+        tell(f"{wish.method}: no head for old queries, {error}")
+        return None
 
 
 def _task(matched: Matched, seen: Seen, wish: Wish, tell: Tell) -> Task:
