@@ -56,7 +56,7 @@ class Choice:
     test: Trial | None
 
 
-def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell = silent) -> Choice:
+def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell = silent, refit: bool = True) -> Choice:
     """The method asked for, or the best of several, fitted to all pairs.
 
     Args:
@@ -65,6 +65,7 @@ def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell
         wish: what was asked for.
         tested: try a named method as well, before it is fitted to all pairs.
         tell: takes lines of progress.
+        refit: fit the winner to all pairs; else its map is that of the trial.
 
     Raises:
         DataError: too few pairs to choose by, or what a method needs is missing.
@@ -89,11 +90,14 @@ def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell
     test = reporting.try_out(
         best, network, trial.fitted, trial.seconds, wish.seed, translated=translated.get(best), old_head=old_head
     )
+    trials = {name: each for name, (_, each) in fits.items()} if wish.method == AUTO else {}
+    if not refit:
+        return Choice(best, network, trials, test)
     seconds = trial.seconds * len(matched) / trial.fitted
     tell(f"fitting {best} to all {len(matched)} pairs" + (f", about {seconds:.0f} s" if seconds > LONG else ""))
     named = replace(wish, method=best)
     network = fit_network(named, _task(matched, seen, named, tell))
-    return Choice(best, network, {name: each for name, (_, each) in fits.items()} if wish.method == AUTO else {}, test)
+    return Choice(best, network, trials, test)
 
 
 def fit_network(wish: Wish, task: Task) -> Network:
