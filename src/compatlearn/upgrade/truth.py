@@ -1,7 +1,7 @@
 """What a rung is measured by: relevance where somebody knows it, else agreement with the new model's own ranking."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,6 +15,7 @@ AGREEING = 10  # of the new model's own ranking that a rung should find
 Scores = dict[str, Float[np.ndarray, " q"]]  # figure → what each query scored
 
 
+@runtime_checkable
 class Truth(Protocol):
     """Judges what some queries found."""
 
