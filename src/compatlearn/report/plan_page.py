@@ -75,10 +75,13 @@ def _content(plan: Mapping[str, Any], command: str, texts: Mapping[str, str], pi
         "rows": [_row(rung, taken) for rung in plan["rungs"]],
         "names": list(dict.fromkeys(TITLES.get(name, name) for rung in plan["rungs"] for name in rung["figures"])),
         "title": title,
+        "frontier": _frontier(plan, title),
         "charts": _charts(plan, title),
         "shares": _shares(plan),
         "notes": list(plan.get("notes") or ()),
-        "examples": [(text, shown) for kind, text in CHANGES.items() if (shown := [e for e in examples if e["change"] == kind])],
+        "examples": [
+            (text, shown) for kind, text in CHANGES.items() if (shown := [e for e in examples if e["change"] == kind])
+        ],
     }
 
 
@@ -120,7 +123,7 @@ def _row(rung: Mapping[str, Any], taken: str) -> dict[str, Any]:
         "items": "—" if unknown else f"{cost['encoder_items']:,}",
         "bytes": "—" if unknown else _size(cost["bytes_written"]),
         "micro": "—" if reason else f"{cost['query_microseconds']:,.0f}",
-        "needs": ", ".join(rung.get("needs") or ()) or "nothing more",
+        "needs": ", ".join(rung.get("needs") or ()),
     }
 
 
@@ -140,24 +143,29 @@ def _size(count: float) -> str:
     return f"{count:,.1f} TB"
 
 
-def _charts(plan: Mapping[str, Any], title: str) -> list[Chart]:
-    """The plots that there are figures for."""
+def _frontier(plan: Mapping[str, Any], title: str) -> Chart | None:
+    """Quality against cost; None where no rung has the primary figure."""
     from . import plan_plots as plots  # matplotlib takes a second
 
-    charts: list[Chart] = []
     points = [
-        plots.Point(rung["name"], rung["cost"]["encoder_items"], figure, rung["name"] == plan["recommended"])
+        plots.Point(rung["name"], rung["cost"]["encoder_items"], Figure.from_dict(figure), rung["name"] == plan["recommended"])
         for rung in plan["rungs"]
-        if (figure := _figures([rung["figures"].get(plan.get("primary"))])[0]) is not None
+        if (figure := rung["figures"].get(plan.get("primary"))) is not None
     ]
-    if points:
-        spoken = "; ".join(f"{one.name} {_percent(one.figure)} for {one.items:,} items" for one in points)
-        caption = "Further up is better, further left is cheaper. Whiskers: 95 % intervals."
-        svg = plots.frontier(points, title, alt=f"{title} in %, with 95 % intervals, by items to embed: {spoken}.")
-        charts.append(("What every rung gives, and what it costs", caption, Markup(svg)))
+    if not points:
+        return None
+    spoken = "; ".join(f"{one.name} {_percent(one.figure)} for {one.items:,} items" for one in points)
+    svg = plots.frontier(points, title, alt=f"{title} in %, with 95 % intervals, by items to embed: {spoken}.")
+    caption = "Further up is better, further left is cheaper. Whiskers: 95 % intervals."
+    return "What every rung gives, and what it costs", caption, Markup(svg)
+
+
+def _charts(plan: Mapping[str, Any], title: str) -> list[Chart]:
+    """How quality grows, as far as there are figures for it."""
+    from . import plan_plots as plots
+
     curve = plan.get("learning_curve") or {}
-    if curve.get("at"):
-        charts.append(_learning(curve, title))
+    charts = [_learning(curve, title)] if curve.get("at") else []
     if curves := _partial(plan):
         spoken = "; ".join(f"{name} from {_percent(each[0])} to {_percent(each[-1])}" for name, (_, each) in curves.items())
         caption = "Which items are embedded first: curves by order. The intervals are in the table below."
@@ -194,10 +202,6 @@ def _shares(plan: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def _known(curve: Mapping[str, Any]) -> list[Figure]:
     return [Figure.from_dict(figure) for figure in curve["figures"]]
-
-
-def _figures(found: Sequence[Mapping[str, Any] | None]) -> list[Figure | None]:
-    return [None if figure is None else Figure.from_dict(dict(figure)) for figure in found]
 
 
 def _percent(figure: Figure) -> str:
