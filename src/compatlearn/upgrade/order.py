@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..adapters.kernel import kernel_ridge_map
+from ..adapters.kernel_fit import kernel_ridge_map
 from ..adapters.pairs import Pairs as Matched
 from ..adapters.task import Task
 from .case import Case, Rows
