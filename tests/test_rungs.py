@@ -219,12 +219,12 @@ def linear_pairs(rows: int = 60, seed: int = 0) -> Pairs:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_pairs_kept_out_are_fitted_nowhere(metric: str) -> None:
-    pairs = linear_pairs()
+    raw = linear_pairs()
+    pairs = Pairs(directed(raw.new, metric), directed(raw.old, metric))
     case, inside = kept_out(pairs, metric, 3)
     assert (len(case), len(inside), len(case.items)) == (12, 48, 60)
     assert not set(inside.tolist()) & set(case.own.tolist())
-    new = directed(pairs.new, metric)
-    np.testing.assert_array_equal(case.truth.wanted, ranked(scores(new[case.own], new, metric), case.own, 10))
+    np.testing.assert_array_equal(case.truth.wanted, ranked(scores(pairs.new[case.own], pairs.new, metric), case.own, 10))
     maps = apply_crossed(case, pairs, inside, Methods("ridge", "ridge"), 3)
     fold_of = dict(zip(inside.tolist(), (np.random.default_rng(3).permutation(48) % 5).tolist(), strict=True))
     for row in range(60):

@@ -16,7 +16,7 @@ from ..evaluation.relevance import Relevance
 from ..features.features import Features
 from ..indexes.index import Readable
 from ..metric import Metric, check_metric
-from .advice import GOAL, Measured, recommend
+from .advice import GOAL, Measured, check_shares, recommend
 from .case import Case, Rows
 from .cost import Cost, cost_of, microseconds
 from .curves import Curve, learning_curve, partial_curve
@@ -150,7 +150,7 @@ def plan(
     Raises:
         DataError: too few pairs, unusable vectors, or judgements of other items.
         IncompatibleError: ids, dimensions or spaces that do not fit.
-        ConfigError: a metric that does not exist.
+        ConfigError: a metric that does not exist, or a budget or goal that is no such share.
 
     >>> import numpy as np
     >>> import compatlearn as cl
@@ -164,6 +164,7 @@ def plan(
     True
     """
     metric = check_metric(metric)
+    check_shares(budget, goal)
     sides = {
         name: None if one is None else as_features(one)
         for name, one in {"pairs_old": pairs_old, "new": new_queries, "old": old_queries, "backfill": backfill}.items()
