@@ -214,10 +214,10 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         seen = inspect(matched, directions=self.metric == "cosine")
         known = facts(matched, seen[1])
         tell(f"data: {known}")
-        wish = Wish(
-            self.method, self.options or {}, check_metric(self.metric), self.seed, self.unseen_classes, self.direction, gallery
-        )
         turned = self.direction == GALLERY
+        others = None if turned else gallery  # old vectors are what a map of the gallery is given, not what it gives
+        metric = check_metric(self.metric)
+        wish = Wish(self.method, self.options or {}, metric, self.seed, self.unseen_classes, self.direction, others)
         facing = matched.turned() if turned else matched
         choice = choose(facing, seen[0 if turned else 1], wish, tested=tested, tell=tell)
         self.method_, self.network_, self.trials_, self.test_ = choice.method, choice.network, choice.trials, choice.test

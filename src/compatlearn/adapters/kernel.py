@@ -119,7 +119,7 @@ class KernelNetwork(nn.Module):
         }
         self.sizes |= {"directions": directions, "neighbours": neighbours, "draw": draw, "unit": unit}
         shapes = {"centre": (d_new,), "whitener": (d_new, d_new), "features": (pairs, d_new), "weights": (pairs, d_old)}
-        shapes |= {"slope": (d_new, d_old), "mean": (d_old,), "targets": (drawing or pairs, d_old)}
+        shapes |= {"slope": (d_new, d_old), "mean": (d_old,), "targets": (pairs if drawing is None else drawing, d_old)}
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
         self.kernel = Kernel(self.centre, self.whitener, temperature, 1.0, directions)

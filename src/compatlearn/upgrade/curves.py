@@ -53,12 +53,15 @@ def learning_curve(case: Case, pairs: Pairs, methods: Methods, seed: int) -> Cur
     items = np.sort(random.permutation(len(case.items))[:ITEMS])
     rows = np.sort(random.permutation(len(case))[:QUERIES])
     order = random.permutation(len(pairs))
+    places = np.full(len(case.items) + 1, -1)  # of every item among those drawn; the last is that of "none"
+    places[items] = np.arange(len(items))
+    drawn = replace(case, own=places[case.own])
     sizes = [size for part in PARTS if (size := int(part * len(pairs))) >= FEWEST]
     figures = []
     for size in sizes:
         adapter = fit(pairs.take(np.sort(order[:size])), methods.gallery, GALLERY, case.metric, seed)
         translated = directed(adapter.transform(case.items[items]), case.metric)
-        found = replace(case, own=np.full(len(case), -1)).search(case.new[rows], translated, rows, DEPTH)
+        found = drawn.search(case.new[rows], translated, rows, DEPTH)
         scores = case.truth.scores(rows, np.where(found < 0, -1, items[found]))[case.truth.primary]
         figures.append(bootstrap(lambda means: means[:, 0], scores[:, None], seed=seed))
     enough = [size for size, figure in zip(sizes, figures, strict=True) if figure.value >= figures[-1].value - CLOSE]

@@ -12,7 +12,7 @@ from ..evaluation.relevance import Relevance
 from ..features.features import Features
 from ..indexes.index import Readable
 from ..metric import Metric, check_metric
-from .advice import GOAL, recommend
+from .advice import GOAL, check_shares, recommend
 from .case import Case, Rows
 from .cost import microseconds
 from .curves import Curve, learning_curve, partial_curve
@@ -68,7 +68,7 @@ def plan(
     Raises:
         DataError: too few pairs, unusable vectors, or judgements of other items.
         IncompatibleError: ids, dimensions or spaces that do not fit.
-        ConfigError: a metric that does not exist.
+        ConfigError: a metric that does not exist, or a budget or goal that is no such share.
 
     >>> import numpy as np
     >>> import compatlearn as cl
@@ -82,6 +82,7 @@ def plan(
     True
     """
     metric = check_metric(metric)
+    check_shares(budget, goal)
     sides = {
         name: None if one is None else as_features(one)
         for name, one in {"pairs_old": pairs_old, "new": new_queries, "old": old_queries, "backfill": backfill}.items()
