@@ -1,36 +1,44 @@
 """The page of a plan: what it recommends, every rung, nothing from the network, and nothing that runs."""
 
 import copy
+import json
 import re
+import subprocess
+import sys
 
-import numpy as np
 import pytest
 
-import compatlearn as cl
 from compatlearn.report.plan_page import BACK, write_plan_page
+
+MAKE = """
+import json, sys
+import numpy as np
+import compatlearn as cl
+
+random = np.random.default_rng(0)
+labels = random.integers(0, 6, 200)
+new = np.eye(6)[labels] + 0.2 * random.normal(size=(200, 6))
+old = new[:, :4] + 0.3 * random.normal(size=(200, 4))
+items = np.array([f"item-{row}" for row in range(150)])
+queries = np.array([f"query-<script>{row}" for row in range(50)])
+judged = {queries[row]: {items[item]: 1 for item in range(150) if labels[item] == labels[150 + row]} for row in range(50)}
+found = cl.plan(
+    old_gallery=cl.Features(old[:150], ids=items),
+    pairs_new=cl.Features(new[:45], ids=items[:45]),
+    new_queries=cl.Features(new[150:], ids=queries),
+    old_queries=cl.Features(old[150:], ids=queries),
+    backfill=cl.Features(new[:150], ids=items),
+    relevance=cl.Relevance.from_dict(judged),
+    budget=0.6,
+)
+json.dump(found.to_dict(), sys.stdout)
+"""
 
 
 @pytest.fixture(scope="module")
 def plan():
-    """A real plan of 150 items and 50 queries, one of them named like markup."""
-    random = np.random.default_rng(0)
-    labels = random.integers(0, 6, 200)
-    new = np.eye(6)[labels] + 0.2 * random.normal(size=(200, 6))
-    old = new[:, :4] + 0.3 * random.normal(size=(200, 4))
-    items = np.array([f"item-{row}" for row in range(150)])
-    queries = np.array([f"query-<script>{row}" for row in range(50)])
-    judged = {query: {item: 1 for item, label in zip(items, labels, strict=False) if label == mine}
-              for query, mine in zip(queries, labels[150:], strict=True)}  # fmt: skip
-    found = cl.plan(
-        old_gallery=cl.Features(old[:150], ids=items),
-        pairs_new=cl.Features(new[:45], ids=items[:45]),
-        new_queries=cl.Features(new[150:], ids=queries),
-        old_queries=cl.Features(old[150:], ids=queries),
-        backfill=cl.Features(new[:150], ids=items),
-        relevance=cl.Relevance.from_dict(judged),
-        budget=0.6,
-    )
-    return found.to_dict()
+    """A real plan of 150 items and 50 queries with markup in their ids, through JSON as a reader of its file gets it."""
+    return json.loads(subprocess.run([sys.executable, "-c", MAKE], check=True, capture_output=True, text=True).stdout)
 
 
 @pytest.fixture

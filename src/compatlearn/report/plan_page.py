@@ -135,7 +135,8 @@ def _split(figure: Mapping[str, Any] | None, sign: str = "") -> tuple[str, str]:
     return value, interval
 
 
-def _size(count: float) -> str:
+def _size(number: int) -> str:
+    count = float(number)
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
