@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
+from torch import Tensor
 
 from ..arrays import Array, as_tensor, check_rows, like
 from ..errors import ConfigError, IncompatibleError
@@ -17,8 +18,7 @@ from ..metric import check_metric
 from . import file
 from .choice import Wish, choose, record
 from .matched import NAMES, Matched, as_rows, facts, inspect
-from .methods import check_method
-from .network import MapNetwork
+from .methods import GALLERY, QUERY, check_method
 from .pairs import BLOCK
 from .task import Tell, silent
 from .trials import Trial
@@ -32,7 +32,8 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     Args:
         method: a name in `ADAPTERS`, or "auto": several are tried on pairs kept out, and the best is taken.
-        direction: "query": new queries become old ones, and the index stays as it is.
+        direction: "query": new queries become old ones, and the index stays as it is; "gallery": old vectors become new
+            ones, and a translated index answers new queries.
         seed: of the pairs kept out and of training.
         metric: what ranks the index, and therefore the trials: "euclidean", "cosine" or "dot".
         unseen_classes: for "auto": the gallery's classes are not those of the pairs, so whole classes are kept out.
@@ -77,13 +78,14 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.unseen_classes = unseen_classes
         self.options = options
 
-    def fit(self, new: Any, old: Any, labels: Any = None) -> "Adapter":
+    def fit(self, new: Any, old: Any, labels: Any = None, *, others: Any = None) -> "Adapter":
         """Fit to new and old vectors of the same items, row by row.
 
         Args:
             new: (n, d_new) finite floats, NumPy (memory maps are read in blocks), torch, or lists.
             old: (n, d_old) likewise.
             labels: (n,) integer classes, for the methods that need them; `auto` uses them where they are given.
+            others: (m, d_old) old vectors of further items of the gallery, for the methods that learn from them.
 
         Returns:
             The adapter itself.
@@ -97,7 +99,8 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self._check()
         classes = as_tensor(torch.as_tensor(labels)) if isinstance(labels, list) else labels
         matched = Matched.by_row(as_rows(new, NAMES[0]), as_rows(old, NAMES[1]), classes)
-        return self._fit(matched, tested=False, tell=silent)
+        gallery = None if others is None else as_tensor(as_rows(others, "the other items"))
+        return self._fit(matched, tested=False, tell=silent, gallery=gallery)
 
     def fit_features(self, new: Features, old: Features, *, names: tuple[str, str] = NAMES, tell: Tell = silent) -> "Adapter":
         """Fit to two sets of features, matched by id; a named method, too, is first tried on pairs kept out.
@@ -118,27 +121,30 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             TrainingError: as `fit`.
         """
         self._check()
-        return self._fit(Matched.by_id(new, old, names), tested=True, tell=tell)
+        matched = Matched.by_id(new, old, names)
+        return self._fit(matched, tested=True, tell=tell, gallery=matched.others(old, self.seed))
 
     @torch.no_grad()
     def transform(self, vectors: Any) -> Any:
-        """Map new vectors into the old space.
+        """Map new vectors into the old space, or with direction "gallery" old vectors into the new one.
 
         Args:
-            vectors: (n, d_new) float16, float32 or float64, finite; NumPy, torch, or lists.
+            vectors: (n, d_new) float16, float32 or float64, finite; NumPy, torch, or lists; (n, d_old) for the gallery.
 
         Returns:
-            (n, d_old) float32, of the kind that was given, on its device; NumPy for lists.
+            (n, d_old) float32, or (n, d_new) for the gallery; of the kind that was given, on its device; NumPy for lists.
 
         Raises:
             IncompatibleError: another dimension.
             DataError: vectors that cannot be used.
         """
-        rows = as_rows(vectors, NAMES[0])
-        check_rows(rows, NAMES[0])
-        if rows.shape[1] != self.d_new:
+        side = "old" if self.direction == GALLERY else "new"
+        name = f"the {side} features"
+        rows = as_rows(vectors, name)
+        check_rows(rows, name)
+        if rows.shape[1] != self._widths[0]:
             raise IncompatibleError(
-                f"the adapter maps {self.d_new} dimensions, the new features have {rows.shape[1]}; "
+                f"the adapter maps {self._widths[0]} dimensions, {name} have {rows.shape[1]}; "
                 "fit it on features of the same model"
             )
         device = self._fitted().centre.device
@@ -151,13 +157,19 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def d_new(self) -> int:
-        """Dimensions that go in."""
-        return int(self._fitted().sizes["d_new"])
+        """Dimensions of the new model."""
+        return self._widths[1 if self.direction == GALLERY else 0]
 
     @property
     def d_old(self) -> int:
-        """Dimensions that come out."""
-        return int(self._fitted().sizes["d_old"])
+        """Dimensions of the old model."""
+        return self._widths[0 if self.direction == GALLERY else 1]
+
+    @property
+    def _widths(self) -> tuple[int, int]:
+        """Dimensions that go in, and that come out."""
+        sizes = self._fitted().sizes
+        return int(sizes["d_new"]), int(sizes["d_old"])
 
     def to(self, device: torch.device | str) -> "Adapter":
         """Move the network to a device; the adapter itself comes back."""
@@ -182,7 +194,7 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             return str(super().__repr__(N_CHAR_MAX))
         rows = "" if self.record_.rows is None else f", {self.record_.rows} pairs"
         when = f", {self.record_.date}" if self.record_.date else ""
-        return f"Adapter({self.method_}, {self.d_new} to {self.d_old} dimensions{rows}{when})"
+        return f"Adapter({self.method_}, {self._widths[0]} to {self._widths[1]} dimensions{rows}{when})"
 
     def __str__(self) -> str:
         if getattr(self, "network_", None) is None:
@@ -193,26 +205,29 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return "\n".join([repr(self), *(f"  {name}: {value}" for name, value in record.items() if value not in ("", {}, None))])
 
     def _check(self) -> None:
-        if self.direction != "query":
-            known = "not available yet" if self.direction == "gallery" else "unknown"
-            raise ConfigError(f"direction {self.direction!r} is {known}; use 'query': new queries search the old index")
+        if self.direction not in (QUERY, GALLERY):
+            raise ConfigError(f"direction must be 'query' (new to old) or 'gallery' (old to new); got {self.direction!r}")
         check_metric(self.metric)
         check_method(self.method, self.options or {}, unseen_classes=self.unseen_classes)
 
-    def _fit(self, matched: Matched, *, tested: bool, tell: Tell) -> "Adapter":
-        _, old = inspect(matched, directions=self.metric == "cosine")
-        known = facts(matched, old)
+    def _fit(self, matched: Matched, *, tested: bool, tell: Tell, gallery: Tensor | None = None) -> "Adapter":
+        seen = inspect(matched, directions=self.metric == "cosine")
+        known = facts(matched, seen[1])
         tell(f"data: {known}")
-        wish = Wish(self.method, self.options or {}, check_metric(self.metric), self.seed, self.unseen_classes)
-        choice = choose(matched, old, wish, tested=tested, tell=tell)
+        wish = Wish(
+            self.method, self.options or {}, check_metric(self.metric), self.seed, self.unseen_classes, self.direction, gallery
+        )
+        turned = self.direction == GALLERY
+        facing = matched.turned() if turned else matched
+        choice = choose(facing, seen[0 if turned else 1], wish, tested=tested, tell=tell)
         self.method_, self.network_, self.trials_, self.test_ = choice.method, choice.network, choice.trials, choice.test
-        self.n_features_in_ = self.d_new
+        self.n_features_in_ = self._widths[0]
         self.space_new, self.space_old = matched.space_new, matched.space_old
         self.record_ = record(matched, choice, wish, known)
         return self
 
-    def _fitted(self) -> MapNetwork:
-        network: MapNetwork | None = getattr(self, "network_", None)
+    def _fitted(self) -> file.Network:
+        network: file.Network | None = getattr(self, "network_", None)
         if network is None:
             raise NotFittedError("this Adapter is not fitted yet; call fit(new, old) first")
         return network
@@ -279,6 +294,6 @@ def load_adapter(path: str | Path) -> Adapter:
     adapter.method_, adapter.network_, adapter.record_ = record.method, network, record
     adapter.trials_ = {}
     adapter.test_ = Trial.from_dict(record.figures) if record.figures else None
-    adapter.n_features_in_ = adapter.d_new
+    adapter.n_features_in_ = adapter._widths[0]
     adapter.space_new, adapter.space_old = record.space_new, record.space_old
     return adapter

@@ -7,18 +7,21 @@ from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ..errors import DataError, TrainingError
 from ..metric import Metric
-from .file import Record
+from .file import Network, Record
 from .matched import Matched, Seen
-from .methods import ADAPTERS, AUTO, CANDIDATES, UNLABELLED
-from .network import MapNetwork
+from .methods import ADAPTERS, AUTO, CANDIDATES, GALLERY, TRANSLATING, UNLABELLED
 from .pairs import Pairs
 from .task import Task, Tell, silent
-from .trials import KeptOut, Split, Trial
+from .trials import KeptOut, Split, Trial, apply
 
+FOLDS = 5  # fits of a trial of the gallery, each of which leaves some pairs out
 CHOOSING = 20  # pairs that a choice needs at least
 LONG = 5.0  # seconds a fit may take unannounced
 
@@ -32,6 +35,8 @@ class Wish:
     metric: Metric
     seed: int
     unseen_classes: bool
+    direction: str = "query"
+    gallery: Float[Tensor, "g d_old"] | None = None  # further old vectors, for the methods that learn from them
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,12 @@ class Choice:
     """
 
     method: str
-    network: MapNetwork
+    network: Network
     trials: dict[str, Trial]
     test: Trial | None
 
 
-def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell = silent) -> Choice:
+def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell = silent, refit: bool = True) -> Choice:
     """The method asked for, or the best of several, fitted to all pairs.
 
     Args:
@@ -60,6 +65,7 @@ def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell
         wish: what was asked for.
         tested: try a named method as well, before it is fitted to all pairs.
         tell: takes lines of progress.
+        refit: fit the winner to all pairs; else its map is that of the trial.
 
     Raises:
         DataError: too few pairs to choose by, or what a method needs is missing.
@@ -74,24 +80,29 @@ def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell
     split = Split.of(matched, wish.seed, choosing=wish.method == AUTO, unseen_classes=wish.unseen_classes)
     if len(split.fitted) + len(split.choosing) + len(split.reporting) < len(matched):
         tell(f"{len(matched)} pairs; trials are fitted to {len(split.fitted)} of them and search {len(split.gallery)}")
-    fits = _try_all(matched, seen, wish, split, tell)
+    fits, translated = _try_all(matched, seen, wish, split, tell)
     if not fits:
         raise TrainingError("no method could be fitted to these pairs; look at the vectors, or name ridge")
     best = max(fits, key=lambda name: _score(fits[name][1]))
     network, trial = fits[best]
-    reporting = KeptOut(matched, split.reporting, split.gallery, wish.metric)
+    reporting = KeptOut(matched, split.reporting, split.gallery, wish.metric, wish.direction == GALLERY)
     old_head = _old_head(matched, seen, replace(wish, method=best), split, tell)
-    test = reporting.try_out(best, network, trial.fitted, trial.seconds, wish.seed, old_head)
+    test = reporting.try_out(
+        best, network, trial.fitted, trial.seconds, wish.seed, translated=translated.get(best), old_head=old_head
+    )
+    trials = {name: each for name, (_, each) in fits.items()} if wish.method == AUTO else {}
+    if not refit:
+        return Choice(best, network, trials, test)
     seconds = trial.seconds * len(matched) / trial.fitted
     tell(f"fitting {best} to all {len(matched)} pairs" + (f", about {seconds:.0f} s" if seconds > LONG else ""))
     named = replace(wish, method=best)
     network = fit_network(named, _task(matched, seen, named, tell))
-    return Choice(best, network, {name: each for name, (_, each) in fits.items()} if wish.method == AUTO else {}, test)
+    return Choice(best, network, trials, test)
 
 
-def fit_network(wish: Wish, task: Task) -> MapNetwork:
+def fit_network(wish: Wish, task: Task) -> Network:
     """The network of a named method."""
-    network: MapNetwork = ADAPTERS[wish.method].fit(task, **wish.options)
+    network: Network = ADAPTERS[wish.method].fit(task, **wish.options)
     return network
 
 
@@ -104,6 +115,7 @@ def record(matched: Matched, choice: Choice, wish: Wish, known: str) -> Record:
         version=import_module(__package__.partition(".")[0]).__version__,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         metric=wish.metric,
+        direction=wish.direction,
         rows=len(matched),
         seed=wish.seed,
         options={name: _plain(value) for name, value in wish.options.items()},
@@ -118,38 +130,60 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
 
 
-def _try_all(matched: Matched, seen: Seen, wish: Wish, split: Split, tell: Tell) -> dict[str, tuple[MapNetwork, Trial]]:
-    """Every candidate, fitted to one task: what does not depend on the method is computed once."""
-    auto = wish.method == AUTO
-    names = (UNLABELLED if matched.labels is None else CANDIDATES) if auto else (wish.method,)
-    choosing, current = KeptOut(matched, split.choosing, split.gallery, wish.metric), ""
+def _try_all(
+    matched: Matched, seen: Seen, wish: Wish, split: Split, tell: Tell
+) -> tuple[dict[str, tuple[Network, Trial]], dict[str, Tensor]]:
+    """Every candidate, fitted to one task: what does not depend on the method is computed once; and its translated gallery."""
+    auto, turned = wish.method == AUTO, wish.direction == GALLERY
+    free = UNLABELLED if matched.labels is None else CANDIDATES
+    names = (TRANSLATING if turned else free) if auto else (wish.method,)
+    choosing, current = KeptOut(matched, split.choosing, split.gallery, wish.metric, turned), ""
 
     def tell_of_current(line: str) -> None:
         tell(f"{current}: {line}")
 
-    task = Task(matched.at(split.fitted), matched.labels_at(split.fitted), seen.unit, wish.seed, tell_of_current)
-    fits: dict[str, tuple[MapNetwork, Trial]] = {}
+    labels = matched.labels_at(split.fitted)
+    task = Task(matched.at(split.fitted), labels, seen.unit, wish.seed, tell_of_current, wish.gallery)
+    fits: dict[str, tuple[Network, Trial]] = {}
+    translated: dict[str, Tensor] = {}
     for current in names:
         if auto and ADAPTERS[current].needs_directions and seen.zero:
             tell_of_current(f"left out, {len(seen.zero)} old vectors have length zero ({matched.where(1, seen.zero)})")
             continue
-        started = time.monotonic()
+        started, named = time.monotonic(), replace(wish, method=current)
         try:
-            network = fit_network(replace(wish, method=current), task)
+            network = fit_network(named, task)
         except TrainingError as error:
             if not auto:
                 raise
             tell_of_current(f"left out, {error}")
             continue
         seconds = time.monotonic() - started
-        fits[current] = network, choosing.try_out(current, network, len(task.pairs), seconds, wish.seed)
-        tell_of_current(f"{seconds:.1f} s" + (f", {fits[current][1].brief()}" if auto else ""))
-    return fits
+        if turned:
+            translated[current] = _translated(matched, split, network, named, task)
+        trial = choosing.try_out(current, network, len(task.pairs), seconds, wish.seed, translated.get(current))
+        fits[current] = network, trial
+        tell_of_current(f"{seconds:.1f} s" + (f", {trial.brief()}" if auto else ""))
+    return fits, translated
 
 
-def _old_head(matched: Matched, seen: Seen, wish: Wish, split: Split, tell: Tell) -> MapNetwork | None:
+def _translated(matched: Matched, split: Split, network: Network, wish: Wish, task: Task) -> Float[Tensor, "g d_new"]:
+    """The gallery as the map gives it to items that it was not fitted to: pairs that were fitted are mapped by other fits."""
+    vectors = apply(network, matched.at(split.gallery).take(slice(0, None))[0])
+    folds = np.random.default_rng(wish.seed).permutation(len(split.fitted)) % FOLDS
+    for fold in range(FOLDS):
+        inside, out = (split.fitted[torch.from_numpy(folds != fold)], split.fitted[torch.from_numpy(folds == fold)])
+        part = replace(task, pairs=matched.at(inside), labels=matched.labels_at(inside), tell=silent)
+        rows = matched.at(out).take(slice(0, None))[0]
+        places = torch.searchsorted(split.gallery, out)
+        known = (places < len(split.gallery)) & (split.gallery[places.clamp(max=len(split.gallery) - 1)] == out)
+        vectors[places[known]] = apply(fit_network(wish, part), rows)[known]
+    return vectors
+
+
+def _old_head(matched: Matched, seen: Seen, wish: Wish, split: Split, tell: Tell) -> Network | None:
     """The same kind of map from old to old vectors, what the labels give without a new model; None for maps without labels."""
-    if not ADAPTERS[wish.method].needs_labels:
+    if not ADAPTERS[wish.method].needs_labels or wish.direction == GALLERY:
         return None
     tell(f"{wish.method}: the same head for old queries, to compare with")
     old = matched.at(split.fitted)
@@ -168,7 +202,7 @@ def _task(matched: Matched, seen: Seen, wish: Wish, tell: Tell) -> Task:
     def tell_of_method(line: str) -> None:
         tell(f"{wish.method}: {line}")
 
-    return Task(matched.pairs, labels, seen.unit, wish.seed, tell_of_method)
+    return Task(matched.pairs, labels, seen.unit, wish.seed, tell_of_method, wish.gallery)
 
 
 def _score(trial: Trial) -> float:

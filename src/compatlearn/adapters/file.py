@@ -3,13 +3,16 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import FormatError
 from ..files import read_tensors, write_tensors
+from .kernel import KernelNetwork
+from .methods import GALLERY, QUERY
 from .network import MapNetwork
 
 FORMAT = "compatlearn-adapter"
+Network: TypeAlias = MapNetwork | KernelNetwork
 REMEDY = "make one with `compatlearn adapt`"
 TEXTS = ("method", "space_new", "space_old", "version", "date", "metric", "direction", "facts")
 
@@ -25,7 +28,7 @@ class Record:
         version: of compatlearn.
         date: of the fit, UTC, ISO 8601.
         metric: that ranks the index.
-        direction: "query": new vectors become old ones.
+        direction: "query": new vectors become old ones; "gallery": old ones become new ones.
         rows: pairs it was fitted to.
         seed: of training and of the pairs kept out.
         options: of the method.
@@ -49,7 +52,7 @@ class Record:
     facts: str = ""
 
 
-def write(path: Path, network: MapNetwork, record: Record) -> None:
+def write(path: Path, network: Network, record: Record) -> None:
     """Write the file, atomically.
 
     Args:
@@ -63,7 +66,7 @@ def write(path: Path, network: MapNetwork, record: Record) -> None:
     write_tensors(path, network.state_dict(), {"format": FORMAT, "sizes": network.sizes, **asdict(record)})
 
 
-def read(path: Path) -> tuple[MapNetwork, Record]:
+def read(path: Path) -> tuple[Network, Record]:
     """Read what `write` wrote, or an earlier version.
 
     Args:
@@ -74,11 +77,12 @@ def read(path: Path) -> tuple[MapNetwork, Record]:
 
     Raises:
         DataError: there is no such file.
-        FormatError: it is something else, not whole, or for another direction.
+        FormatError: it is something else, not whole, or for an unknown direction.
     """
     header, tensors = read_tensors(path, format=FORMAT, what="adapter", remedy=REMEDY)
     try:
-        network = MapNetwork(**json.loads(header["sizes"]))
+        sizes = json.loads(header["sizes"])
+        network = KernelNetwork(**sizes) if sizes.get("kind") == "kernel" else MapNetwork(**sizes)
         network.load_state_dict(tensors)
         known = {name: header[name] for name in Record.__dataclass_fields__ if name in header}
         fields: dict[str, Any] = {name: text if name in TEXTS else json.loads(text) for name, text in known.items()}
@@ -86,6 +90,6 @@ def read(path: Path) -> tuple[MapNetwork, Record]:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise FormatError(f"{path} is not a whole adapter ({reason}); {REMEDY}") from error
-    if record.direction != "query":
+    if record.direction not in (QUERY, GALLERY):
         raise FormatError(f"{path} maps {record.direction} vectors, which this version cannot use; update compatlearn")
     return network.eval().requires_grad_(False), record

@@ -10,10 +10,14 @@ from torch import Tensor, nn
 from ..losses import InfluenceLoss, NeighbourLoss, RankingLoss
 from ..losses.ranking import INSTANCE
 from ..pseudo.table import build_classifier
+from .kernel_fit import kernel_ridge_map
 from .linear import procrustes
 from .network import Loss, MapNetwork, scaled_network, train_map
+from .pairs import Pairs
 from .task import Task
 
+STEPS = 800  # of the distilled head, at most
+UNIT = 1e-3  # how far from 1 a length may be
 UNIT_SCALE = 16.0  # of the cosine in the influence loss, where old features have unit length
 
 
@@ -134,6 +138,33 @@ def ranking_head(
     loss = RankingLoss(*pairs, instance=instance, temperature=temperature, unit=task.unit)
     network = scaled_network(task, hidden=hidden).start_from(task.ridge)
     return train_map(network, task, loss, epochs=epochs)
+
+
+def distilled(task: Task, *, epochs: int = 40, hidden: int = 512) -> MapNetwork:
+    """`ranking_head` on the pairs and on items of the gallery with the new vectors that `kernel_ridge_map` gives them.
+
+    The kernel map of the gallery cannot be folded into a map of queries, being no linear function of the old vector; what it
+    ranks first can be learnt. Items of the gallery cost nothing: only their old vectors are needed.
+
+    Args:
+        task: the pairs; `task.gallery` holds further old vectors.
+        epochs: passes over the pairs and the items together, so many that there are some hundreds of steps.
+        hidden: units of a layer beside the linear map.
+
+    Source: distillation of rankings: Passalis and Tefas, Learning deep representations with probabilistic knowledge transfer,
+    ECCV 2018.
+    """
+    new, old = task.pairs.take(slice(0, None))
+    sides = [new.float(), old.float()]
+    if task.gallery is not None:
+        unit = bool(((sides[0].norm(dim=1) - 1).abs() < UNIT).all())
+        teacher = kernel_ridge_map(replace(task, pairs=task.pairs.turned(), unit=unit))
+        items = task.gallery.float()
+        sides = [torch.cat(parts) for parts in zip(sides, (teacher(items), items), strict=True)]
+    rows = torch.arange(len(sides[0]))
+    taught = replace(task, pairs=Pairs(sides[0], sides[1], rows, rows), labels=None)
+    steps = -(-len(rows) // min(512, -(-len(rows) // 32)))
+    return ranking_head(taught, instance=0.0, epochs=max(1, min(epochs, STEPS // steps)), hidden=hidden)
 
 
 def _regression(task: Task) -> Loss:

@@ -17,7 +17,7 @@ STRENGTHS = torch.logspace(-8, 2, 21, dtype=torch.float64)  # of ridge, in units
 Map: TypeAlias = tuple[Float[Tensor, "d_old d_new"], Float[Tensor, " d_old"]]
 
 
-def procrustes(pairs: Pairs, *, unit: bool = False) -> Map:
+def procrustes(pairs: Pairs, *, unit: bool = False, centred: bool = False) -> Map:
     """The rotation that turns unit new features onto unit old ones, with a scale where old features are not of unit length.
 
     R = P Qᵀ from the singular value decomposition N̂ᵀ Ô = P Σ Qᵀ. Of unequal dimensions the smaller is padded with zeros; the
@@ -27,15 +27,20 @@ def procrustes(pairs: Pairs, *, unit: bool = False) -> Map:
     Args:
         pairs: n pairs.
         unit: old features have unit length: s = 1.
+        centred: the rotation is of vectors around the mean of their side, not of their directions.
 
     Returns:
-        (d_old, d_new) weight and (d_old,) zeros, float64.
+        (d_old, d_new) weight and (d_old,) bias, float64; the bias is zero unless `centred`.
 
     Source: Schönemann, A generalized solution of the orthogonal Procrustes problem, Psychometrika 1966.
     """
-    directions, moments = sum_moments(pairs, directions=True), sum_moments(pairs)
-    left, _, right = torch.linalg.svd(directions.new_old, full_matrices=False)
+    moments = sum_moments(pairs)
+    x, y = moments.new / moments.count, moments.old / moments.count
+    products = moments.around(x, y).new_old if centred else sum_moments(pairs, directions=True).new_old
+    left, _, right = torch.linalg.svd(products, full_matrices=False)
     rotation = left @ right  # (d_new, d_old)
+    if centred:
+        return rotation.T, y - x @ rotation
     size = ((moments.new_new @ rotation) * rotation).sum()
     scale = 1.0 if unit or size == 0 else float((moments.new_old * rotation).sum() / size)
     return scale * rotation.T, rotation.new_zeros(rotation.shape[1])

@@ -8,6 +8,8 @@ from typing import Any
 from ..errors import ConfigError, unknown
 
 AUTO = "auto"
+QUERY, GALLERY = "query", "gallery"
+KERNEL_OPTIONS = ("whitening", "temperature", "strength", "neighbours", "draw", "landmarks", "drawing")
 HEAD_OPTIONS = ("epochs", "hidden", "temperature")
 
 
@@ -39,7 +41,10 @@ class AdapterMethod:
 
 ADAPTERS: dict[str, AdapterMethod] = {
     "procrustes": AdapterMethod("the rotation of unit vectors, with one scale for raw old spaces", "closed.procrustes_map"),
+    "centred-procrustes": AdapterMethod("procrustes around the means of both sides", "closed.centred_procrustes_map"),
     "ridge": AdapterMethod("affine, least squares, strength from held-out rows", "closed.ridge_map", ("strength",)),
+    "adjoint": AdapterMethod("the transpose of the other direction's ridge: its scores, read backwards", "closed.adjoint_map"),
+    "kernel-ridge": AdapterMethod("ridge with a Gaussian kernel, closed form", "kernel_fit.kernel_ridge_map", KERNEL_OPTIONS),
     "residual-mlp": AdapterMethod("ridge plus a hidden layer, by regression", "heads.residual_mlp", ("epochs", "hidden")),
     "lambda-orthogonal": AdapterMethod(
         "a matrix that stays near a rotation", "heads.lambda_orthogonal", ("epochs", "threshold", "sharpness")
@@ -68,9 +73,13 @@ ADAPTERS: dict[str, AdapterMethod] = {
         "compatible head, ranks as the new model: no classes needed", "heads.ranking_head", (*HEAD_OPTIONS, "instance")
     ),
     "instance-head": AdapterMethod("compatible head, instance loss: no classes known", "heads.instance_head", HEAD_OPTIONS),
+    "distilled": AdapterMethod(
+        "ranking head, taught by a kernel-ridge map of the gallery", "heads.distilled", ("epochs", "hidden")
+    ),
 }
 CANDIDATES = ("procrustes", "ridge", "head", "neighbour-head", "mixed-head", "ranking-head")  # of auto, with labels
-UNLABELLED = ("procrustes", "ridge", "residual-mlp", "ranking-head", "instance-head")  # of auto, without
+UNLABELLED = ("procrustes", "ridge", "ranking-head", "distilled")  # of auto, without
+TRANSLATING = ("procrustes", "centred-procrustes", "ridge", "kernel-ridge")  # of auto, for the gallery: labels do not matter
 
 
 def method_help() -> str:
@@ -79,7 +88,8 @@ def method_help() -> str:
         ", ".join(name for name, method in ADAPTERS.items() if method.needs_labels is needs) for needs in (False, True)
     )
     return (
-        f"auto tries {', '.join(CANDIDATES)} (without labels {', '.join(UNLABELLED)}) and takes the best; "
+        f"auto tries {', '.join(CANDIDATES)} (without labels {', '.join(UNLABELLED)}; for the gallery "
+        f"{', '.join(TRANSLATING)}) and takes the best; "
         f"or name one: {free}; with labels also {labelled}. Whichever it is, it is tried on pairs kept out and then "
         "fitted again to all pairs."
     )

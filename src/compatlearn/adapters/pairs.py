@@ -19,7 +19,10 @@ FEWEST = 20  # pairs; of fewer, none is held out
 
 @dataclass(frozen=True)
 class Pairs:
-    """New and old features of the same items: row new_rows[i] of `new` belongs to row old_rows[i] of `old`."""
+    """New and old features of the same items: row new_rows[i] of `new` belongs to row old_rows[i] of `old`.
+
+    A map leads from `new` to `old`; where the gallery is translated the sides are `turned`.
+    """
 
     new: Array
     old: Array
@@ -28,6 +31,10 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.new_rows)
+
+    def turned(self) -> "Pairs":
+        """The other direction: what was given becomes what is wanted."""
+        return Pairs(self.old, self.new, self.old_rows, self.new_rows)
 
     def take(self, places: Int[Tensor, " m"] | slice) -> tuple[Float[Tensor, "m d_new"], Float[Tensor, "m d_old"]]:
         """Pairs by number: float32, or float64 where they are stored so."""

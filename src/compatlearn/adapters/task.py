@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .linear import Map, ridge_of
@@ -29,6 +29,7 @@ class Task:
         unit: every old vector has unit length, so mapped ones shall have it too.
         seed: of the rows held out and of training.
         tell: takes lines of progress.
+        gallery: (g, d) old vectors of further items, whose new ones nobody knows; None where there are none.
     """
 
     pairs: Pairs
@@ -36,6 +37,7 @@ class Task:
     unit: bool = False
     seed: int = 0
     tell: Tell = silent
+    gallery: Float[Tensor, "g d_old"] | None = None
 
     @cached_property
     def classes(self) -> Int[Tensor, " n"] | None:

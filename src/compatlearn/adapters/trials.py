@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ..arrays import as_tensor
@@ -16,6 +16,7 @@ from ..evaluation.figures import Figure, bootstrap
 from ..evaluation.relevance import Relevance
 from ..indexes.exact import search
 from ..metric import Metric
+from .kernel import KernelNetwork
 from .matched import Matched
 from .network import MapNetwork
 
@@ -78,8 +79,8 @@ class Trial:
         tested: pairs kept out, asked as queries.
         gallery: old vectors they searched, their own left out.
         measure: "top1": the share of queries whose nearest old vector is of their class; "agreement", without labels: the
-            share whose nearest old vector is of one of the ten items that the new model itself finds nearest, so what a full
-            backfill would have found.
+            share of the ten items that the new model itself finds nearest, as after a full backfill, which are among the ten
+            that are found.
         mapped: of mapped queries; None where too few were kept out to test.
         old: of the old model's queries, the same rows.
         gain: mapped − old, paired.
@@ -142,18 +143,34 @@ class Trial:
 
 @dataclass(frozen=True)
 class KeptOut:
-    """Pairs kept out, and the old vectors that they search; what the old model answers is looked up once."""
+    """Pairs kept out, and the items that they search; what the old model answers is looked up once.
+
+    Attributes:
+        matched: all pairs, the side that is mapped first.
+        rows: (q,) the pairs kept out.
+        gallery: (g,) the pairs that are searched.
+        metric: what ranks.
+        turned: the gallery is mapped and not the queries.
+    """
 
     matched: Matched
     rows: Int64[Tensor, " q"]
     gallery: Int64[Tensor, " g"]
     metric: Metric
+    turned: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def try_out(
-        self, method: str, network: MapNetwork, fitted: int, seconds: float, seed: int, old_head: MapNetwork | None = None
+        self,
+        method: str,
+        network: MapNetwork | KernelNetwork,
+        fitted: int,
+        seconds: float,
+        seed: int,
+        translated: Float[Tensor, "g d"] | None = None,
+        old_head: MapNetwork | KernelNetwork | None = None,
     ) -> Trial:
         """What the map scores, and the old queries beside it.
 
@@ -163,42 +180,48 @@ class KeptOut:
             fitted: pairs it was fitted to.
             seconds: that took.
             seed: of the bootstrap.
+            translated: (g, d) the mapped gallery where `turned`, no item mapped by a fit that saw it.
             old_head: the same kind of map from old to old vectors, fitted to the same pairs.
         """
         measure = "agreement" if self.matched.labels is None else "top1"
         about = (method, fitted, len(self), len(self.gallery), measure)
         if len(self) < 2:
             return Trial(*about, seconds=seconds)
-        new, old = self.matched.at(self.rows).take(slice(0, None))
-        mapped = _mapped(network, new)
-        cosine = float(F.cosine_similarity(mapped, old.float()).mean())
-        scores = np.stack([self.right(mapped), self._old_right], axis=1)
+        source, target = self.matched.at(self.rows).take(slice(0, None))
+        mapped = apply(network, source)
+        cosine = float(F.cosine_similarity(mapped, target.float()).mean())
+        after = self.right(mapped, self._galleries[1]) if translated is None else self.right(target, translated)
+        scores = np.stack([after, self._old_right], axis=1).astype(np.float64)
         asked = bootstrap(lambda means: means[:, 0], scores, seed=seed)
         before = bootstrap(lambda means: means[:, 1], scores, seed=seed)
         gain = bootstrap(lambda means: means[:, 0] - means[:, 1], scores, seed=seed)
         without = None
         if old_head is not None:
-            without = bootstrap(lambda means: means[:, 0], self.right(_mapped(old_head, old))[:, None], seed=seed)
+            without = bootstrap(
+                lambda means: means[:, 0], self.right(apply(old_head, target), self._galleries[1])[:, None], seed=seed
+            )
         return Trial(*about, mapped=asked, old=before, gain=gain, cosine=cosine, seconds=seconds, old_head=without)
 
-    def right(self, queries: Float[Tensor, "q d_old"]) -> Bool[np.ndarray, " q"]:
-        """Whether the nearest old vector of each query is a right answer."""
-        found = self._nearest(queries, self._galleries[1], 1)
+    def right(self, queries: Float[Tensor, "q d"], gallery: Float[Tensor, "g d"]) -> Float[np.ndarray, " q"]:
+        """Whether the nearest item is of the query's class; without labels, how much of a backfill's answer is found."""
         if self.matched.labels is None:
-            agreed: np.ndarray = (found == self._backfilled).any(axis=1)
-            return agreed
+            found = self._nearest(queries, gallery, NEIGHBOURS)
+            shared: np.ndarray = (found[:, :, None] == self._backfilled[:, None]).any(axis=2).mean(axis=1)
+            return shared
         labels = self.matched.labels
+        found = self._nearest(queries, gallery, 1)
         relevance = Relevance.from_labels(labels[self.rows.numpy()], labels[self.gallery.numpy()])
-        return relevance.of(np.arange(len(found)), found)[:, 0]
+        return relevance.of(np.arange(len(found)), found)[:, 0].astype(np.float64)
 
     @cached_property
-    def _old_right(self) -> Bool[np.ndarray, " q"]:
-        return self.right(self.matched.at(self.rows).take(slice(0, None))[1])
+    def _old_right(self) -> Float[np.ndarray, " q"]:
+        side = 0 if self.turned else 1
+        return self.right(self.matched.at(self.rows).take(slice(0, None))[side], self._galleries[side])
 
     @cached_property
     def _backfilled(self) -> Int64[np.ndarray, "q k"]:
-        new = self.matched.at(self.rows).take(slice(0, None))[0]
-        return self._nearest(new, self._galleries[0], NEIGHBOURS)
+        side = 1 if self.turned else 0
+        return self._nearest(self.matched.at(self.rows).take(slice(0, None))[side], self._galleries[side], NEIGHBOURS)
 
     @cached_property
     def _galleries(self) -> tuple[Tensor, Tensor]:
@@ -215,9 +238,10 @@ class KeptOut:
         return found
 
 
-@torch.no_grad()
-def _mapped(network: MapNetwork, vectors: Float[Tensor, "q d"]) -> Float[Tensor, "q d_old"]:
-    return torch.cat([network(block.float()) for block in vectors.split(QUERIES)])
+def apply(network: MapNetwork | KernelNetwork, vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
+    """(n, e) float32 what a map gives, some rows at a time."""
+    with torch.no_grad():
+        return torch.cat([network(block.float()) for block in vectors.split(QUERIES)])
 
 
 def _points(figure: Figure) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -19,6 +19,7 @@ def adapt(
     new_features: Path,
     out: Path,
     method: Annotated[str, Parameter(help=method_help())] = AUTO,
+    direction: Literal["query", "gallery"] = "query",
     metric: Metric = "euclidean",
     unseen_classes: bool = False,
     seed: int = 0,
@@ -36,12 +37,15 @@ def adapt(
     ```
     compatlearn adapt --old-features index.parquet --new-features new-pairs.parquet --out new-to-old.safetensors
     compatlearn adapt --old-features old.npz --new-features new.npz --method ridge --metric cosine --out map.safetensors
+    compatlearn adapt --old-features old.npz --new-features new.npz --direction gallery --out old-to-new.safetensors
     ```
 
     Args:
         old_features: the old model's features.
         new_features: the new model's features of the same items, matched by id.
         out: the .safetensors file to write.
+        direction: query: a map of new queries into the old index, which stays as it is; gallery: a map of the stored
+            vectors into the new space, for a translated index that new queries search.
         metric: what ranks the index; the trials are scored by it.
         unseen_classes: for auto: the gallery's classes are not those of these features, so whole classes are kept out.
         seed: of the pairs kept out and of training.
@@ -53,7 +57,7 @@ def adapt(
     check_out_file(out, {"--old-features": old_features, "--new-features": new_features}, format="compatlearn-adapter")
     from ..adapters.adapter import Adapter
 
-    adapter = Adapter(method, seed=seed, metric=metric, unseen_classes=unseen_classes)
+    adapter = Adapter(method, direction, seed, metric, unseen_classes=unseen_classes)
     names = str(new_features), str(old_features)
     files, spaces = {"old": old_features, "new": new_features}, {"old": old_space, "new": new_space}
     features = columns.load(files, spaces)
@@ -81,7 +85,8 @@ def _tell(line: str) -> None:
 
 def _line(adapter: Any, out: Path | None) -> str:
     place = "not written" if out is None else str(out)
-    sizes = f"{adapter.d_new} to {adapter.d_old} dimensions"
+    widths = (adapter.d_new, adapter.d_old) if adapter.direction == "query" else (adapter.d_old, adapter.d_new)
+    sizes = f"{widths[0]} to {widths[1]} dimensions"
     return f"{place}: {adapter.method_}, {sizes}, of all {adapter.record_.rows} pairs; its test, {adapter.test_}"
 
 
@@ -90,6 +95,9 @@ def _verdict(adapter: Any) -> str:
     test = adapter.test_
     if test.gain is None:
         return "too few pairs were kept out to say whether mapped queries beat the old ones"
+    if adapter.direction == "gallery" and test.worth_it is not None:
+        verdict = "beat the old system" if test.worth_it else "fall behind the old system"
+        return f"new queries in the translated gallery {verdict} here; `compatlearn plan` measures it beside every other way"
     if test.worth_it:
         return "mapped queries beat the old ones here; measure it on other queries with `compatlearn evaluate --adapter`"
     if test.worth_it is None:

@@ -20,12 +20,24 @@ from .compare import compare, sweep
 from .demo import demo
 from .evaluate import evaluate
 from .extract import extract
+from .plan import plan
 from .pseudo import pseudo
 from .recipe import recipe
 from .train import train
 
 app = App(name="compatlearn", help="Upgrade an embedding model without re-embedding the gallery.", version=__version__)
-for command in (demo, adapt, evaluate, extract, pseudo, train, compare, sweep, recipe):  # each imports torch when it is called
+for command in (
+    demo,
+    plan,
+    adapt,
+    evaluate,
+    extract,
+    pseudo,
+    train,
+    compare,
+    sweep,
+    recipe,
+):  # each imports torch when it is called
     app.command(command)
 app.register_install_completion_command(help="Install the completion of commands and flags in your shell.")
 

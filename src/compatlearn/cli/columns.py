@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,9 +78,17 @@ class Columns:
         }
 
 
-def as_flags(message: str) -> str:
-    """A message of the library with its keywords as flags of the command line."""
-    for keyword in FLAGS:
+def as_flags(message: str, keywords: Sequence[str] = FLAGS) -> str:
+    """A message of the library with its keywords as flags of the command line.
+
+    Args:
+        message: one line.
+        keywords: those that are flags.
+
+    Returns:
+        The line with `--id-column` for `id_column`.
+    """
+    for keyword in keywords:
         flag = f"--{keyword.replace('_', '-')}"
         message = re.sub(rf"(?<![\w/.'\"-]){keyword}=", f"{flag} ", message)
         message = re.sub(rf"(?<![\w/.'\"-]){keyword}(?![\w/.'\"-])", flag, message)

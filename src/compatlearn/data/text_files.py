@@ -18,7 +18,7 @@ LINES = (".jsonl", ".ndjson", ".json")
 SEPARATED = (".csv", ".tsv")
 KINDS = (*LINES[:2], *SEPARATED, LINES[2])
 PARQUET = (".parquet", ".pq")
-DELIMITERS = (",", "\t", ";", "|")
+NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
 ABSENT = object()  # a key that a line of JSON does not have
 
@@ -154,8 +154,8 @@ def _separated(path: Path, wanted: Sequence[str]) -> Table:
         name: [row[place] for row in rows] if name in wanted else _numbers([row[place] for row in rows])
         for place, name in enumerate(header)
     }
-    said = {"\t": "a tab"}.get(delimiter, repr(delimiter))
-    return Table(str(path), columns, lambda row: f"line {lines[row]}", f" (delimiter {said})")
+    said = NAMES[delimiter] + ("; known are comma, tab, semicolon and bar" if len(header) == 1 else "")
+    return Table(str(path), columns, lambda row: f"line {lines[row]}", f" (split at the {said})")
 
 
 def _fields(content: str, delimiter: str, path: Path) -> tuple[list[str], list[list[str]], list[int]]:
@@ -191,7 +191,7 @@ def _delimiter(content: str, path: Path, wanted: Sequence[str]) -> str:
         known = any(name in wanted for name in header)
         return known, len(header), delimiter == ("\t" if path.suffix.lower() == ".tsv" else ",")
 
-    return max(DELIMITERS, key=rank)
+    return max(NAMES, key=rank)
 
 
 def _header(content: str, delimiter: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Texts that are to be embedded: from JSONL, CSV, Parquet, the layout of BEIR, or the hub."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from ..errors import DataError, FormatError
 from ..extras import require
 from .hub import asking_hub
 from .splits import choose_split
-from .text_columns import ROWS, TextNames, checked_ids, checked_labels, checked_texts, choose_columns
-from .text_files import KINDS, PARQUET, Table, read_table
+from .text_columns import ROWS, TEXT_COLUMNS, TextNames, checked_ids, checked_labels, checked_texts, choose_columns
+from .text_files import KINDS, LINES, PARQUET, SEPARATED, Table, read_table
 
 IMAGE_COLUMNS = ("image", "img", "picture")
 
@@ -69,8 +69,8 @@ class Texts:
             DataError: a text that is empty, no text, or has NUL bytes; ids or labels that cannot be used; counts that differ.
         """
         columns: dict[str, list[Any]] = {"text": list(texts)}
-        columns |= {} if ids is None else {"id": list(ids)}
-        columns |= {} if labels is None else {"label": list(labels)}
+        columns |= {} if ids is None else {"id": ids.tolist() if isinstance(ids, np.ndarray) else list(ids)}
+        columns |= {} if labels is None else {"label": labels.tolist() if isinstance(labels, np.ndarray) else list(labels)}
         if len({len(column) for column in columns.values()}) > 1:
             counts = ", ".join(f"{len(column)} {name}s" for name, column in columns.items())
             raise DataError(f"{source}: {counts}; give every text one of each")
@@ -143,17 +143,18 @@ def holds_texts(data: str, *, text_column: str | None = None) -> bool:
     Returns:
         True if `open_texts` is the one to open it.
     """
-    name, _ = _name_and_split(data, None)
-    path = Path(name).expanduser()
     if text_column is not None:
         return True
+    name, _ = _name_and_split(data, None)
+    path = Path(name).expanduser()
     if name and path.is_file():
         return path.suffix.lower() in KINDS or (_is_parquet(path) and _parquet_of_texts(path))
     if name and path.is_dir():
-        groups = _files(path)
-        first = groups[0] if groups else None
-        return first is not None and (not _is_parquet(first) or _parquet_of_texts(first))
-    return False
+        files = _files(path)
+        beside = any(one.is_dir() for one in path.iterdir())  # a list beside folders of pictures
+        lines = [file for file in files if file.suffix.lower() in LINES or (file.suffix.lower() in SEPARATED and not beside)]
+        return bool(lines) or any(_is_parquet(file) and _parquet_of_texts(file) for file in files[:1])
+    return name != "digits" and is_hub_name(name) and _are_texts(next(iter(_hub(name).values())).column_names)
 
 
 def is_hub_name(name: str) -> bool:
@@ -175,8 +176,8 @@ def _name_and_split(data: str, split: str | None) -> tuple[str, str | None]:
 
 
 def _files(path: Path) -> list[Path]:
-    """The files of texts in a folder; Parquet ones only where there are no others."""
-    found = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    """The files of texts in a folder, Parquet ones only where there are no others; `metadata.*` is about pictures there."""
+    found = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith((".", "metadata.")))
     plain = [file for file in found if file.suffix.lower() in KINDS and not file.name.endswith(".json")]
     return plain or [file for file in found if _is_parquet(file)]
 
@@ -203,27 +204,33 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _parquet_of_texts(path: Path) -> bool:
-    """Whether a Parquet file has texts and no pictures; False for one that cannot be read."""
+    """Whether a Parquet file has a column of texts and none of pictures; False for one that cannot be read."""
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError):
         return False
-    if any(name in IMAGE_COLUMNS for name in schema.names):
-        return False
-    return any(pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in schema.types)
+    return _are_texts(schema.names)
+
+
+def _hub(name: str) -> Any:
+    datasets = require("datasets")
+
+    with asking_hub(f"{name} is no file or folder here, and the hub did not give it", "check the name and the network"):
+        return datasets.load_dataset(name)
+
+
+def _are_texts(columns: Sequence[str]) -> bool:
+    return bool({*columns} & {*TEXT_COLUMNS}) and not {*columns} & {*IMAGE_COLUMNS}
 
 
 def _hub_table(name: str, split: str | None, data: str) -> Table:
     datasets = require("datasets")
-
-    with asking_hub(f"{name} is no file or folder here, and the hub did not give it", "check the name and the network"):
-        splits = datasets.load_dataset(name)
-    table = choose_split(splits, split, name)
+    table = choose_split(_hub(name), split, name)
     columns = {column: table.data.column(column).to_pylist() for column in table.column_names}
     for column, kind in table.features.items():
         if isinstance(kind, datasets.ClassLabel):
-            names: Callable[[int], str] = kind.int2str
-            columns[column] = [None if value in (None, -1) else names(value) for value in columns[column]]
+            values = columns[column]
+            columns[column] = [None if value in (None, -1) else kind.int2str(value) for value in values]
     return Table(data, columns, lambda row: f"row {row}")
 
 

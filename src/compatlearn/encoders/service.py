@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -66,6 +67,7 @@ def service_encoder(
         raise ConfigError(f"openai:{model} needs a key: put it into the environment as {KEY}, or give another base_url")
     client = openai.OpenAI(api_key=key or "none", base_url=base_url, timeout=timeout, max_retries=retries)
     service = _Service(client, model, key, dimensions, requests_per_minute, price)
+    weakref.finalize(service, client.close)
     return TextEncoder(
         service.embed,
         f"openai:{model}" + (f"-{dimensions}d" if dimensions is not None else ""),
@@ -74,6 +76,7 @@ def service_encoder(
         concurrency=concurrency,
         notice=service.estimate,
         receipt=service.receipt,
+        paid=True,
     )
 
 
@@ -95,9 +98,10 @@ class _Service:
         return f"{self.model} at {self._address()}: {len(texts):,} texts, about {tokens:,.0f} tokens, {cost}"
 
     def receipt(self) -> str:
-        """What the service says that it counted."""
-        cost = "" if self.price is None else f", ${self._cost(self.tokens)} at ${self.price:g} per million"
-        return f"{self.model} counted {self.tokens:,} tokens{cost}" if self.tokens else ""
+        """What the service says that it counted since the last receipt."""
+        tokens, self.tokens = self.tokens, 0
+        cost = "" if self.price is None else f", ${self._cost(float(tokens))} at ${self.price:g} per million"
+        return f"{self.model} counted {tokens:,} tokens{cost}" if tokens else ""
 
     def embed(self, texts: list[str]) -> Float[np.ndarray, "b d"]:
         """One request, repeated where that can help."""

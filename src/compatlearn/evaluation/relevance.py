@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from ..errors import DataError, IncompatibleError
-from .lookup import Ids, as_ids, blocks_of, groups_of, of_kind, places_of
+from .lookup import Ids, as_ids, best_grades, blocks_of, groups_of, of_kind, places_of
 from .qrels import read_qrels
 
 
@@ -207,6 +207,29 @@ class Relevance:
             sizes = np.bincount(rows, weights=sizes[columns], minlength=int(wanted.max(initial=0)) + 1)
         total: np.ndarray = np.where(wanted >= 0, sizes[wanted.clip(min=0)], 0).astype(np.int64)
         return total if exclude is None else total - self.of(queries, as_ids(exclude)[:, None])[:, 0]
+
+    def ideal(self, queries: Ids, k: int, exclude: Ids | None = None) -> Float[np.ndarray, "q k"]:
+        """The best grades that a ranking could begin with: of the gallery after `at`, of all that was judged before.
+
+        Args:
+            queries: (q,) ids of the queries.
+            k: how many grades, 1 or more.
+            exclude: (q,) an item that each query's search leaves out, and which does not count; unknown ids leave out none.
+
+        Returns:
+            (q, k) float32, descending; 0 where fewer than k items are relevant.
+        """
+        wanted = groups_of(self.query_ids, self.query_groups, as_ids(queries))
+        if self.judged is None:
+            counts = self.counts(queries, exclude)
+            return (np.arange(k) < counts[:, None]).astype(np.float32)
+        sizes = np.bincount(self.item_groups[self.item_groups >= 0], minlength=self.width)
+        best = best_grades(*np.divmod(self.judged, self.width), self.degrees, sizes, wanted, k + 1)
+        if exclude is None:
+            return best[:, :k]
+        own = self.grades(queries, as_ids(exclude)[:, None])  # (q, 1)
+        after = np.logical_or.accumulate((best == own) & (own > 0), axis=1)[:, :k]  # from the first that could be the own item
+        return np.where(after, best[:, 1:], best[:, :k])
 
     def at(self, query_ids: Ids, gallery_ids: Ids) -> "Relevance":
         """The same relevance for the rows of these queries and of this gallery: ids become row numbers, which are quick.

@@ -1,0 +1,1 @@
+"""The ladder of ways to upgrade: every rung measured, its cost beside it, the cheapest good one recommended."""

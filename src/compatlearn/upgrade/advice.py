@@ -1,0 +1,94 @@
+"""Which rung to take: the cheapest that gives most of what the budget can buy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..evaluation.figures import Figure
+from .cost import Cost
+
+GOAL = 0.9  # of the best gain within the budget
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One rung of a plan.
+
+    Attributes:
+        name: of the rung.
+        method: what maps it uses, and with which weights.
+        figures: by name, in [0, 1]; empty where it was not measured.
+        gain: over the old queries, of the primary figure, paired; None where it was not measured.
+        update_gain: share of a backfill's gain; None where no backfill was measured.
+        negative_flips: share of the queries whose first hit was right and is wrong now.
+        cost: what it costs.
+        needs: what it takes to run.
+        reason: why it was not measured; "" where it was.
+    """
+
+    name: str
+    method: str
+    figures: dict[str, Figure]
+    gain: Figure | None
+    update_gain: float | None
+    negative_flips: Figure | None
+    cost: Cost
+    needs: tuple[str, ...]
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; figures in [0, 1]."""
+        return {
+            "name": self.name,
+            "method": self.method,
+            "figures": {name: figure.to_dict() for name, figure in self.figures.items()},
+            "gain": None if self.gain is None else self.gain.to_dict(),
+            "update_gain": self.update_gain,
+            "negative_flips": None if self.negative_flips is None else self.negative_flips.to_dict(),
+            "cost": self.cost.to_dict(),
+            "needs": list(self.needs),
+            "reason": self.reason,
+        }
+
+
+def recommend(rungs: Sequence[Measured], primary: str, items: int, budget: float, goal: float) -> tuple[str, str]:
+    """The name of a rung, and why.
+
+    Args:
+        rungs: cheapest first.
+        primary: the figure that gains are of.
+        items: of the gallery.
+        budget: share of them that may be embedded anew.
+        goal: share of the best gain within the budget that is enough.
+    """
+    affordable = [rung for rung in rungs if rung.gain is not None and rung.cost.encoder_items <= budget * items]
+    if not affordable:
+        return "old", "the old queries were not given, so no gain over them can be shown; give them to compare"
+    better = [rung for rung in affordable if rung.gain is not None and rung.gain.low > 0]
+    if not better:
+        return (
+            "old",
+            f"no rung within the budget of {budget:.0%} of the gallery surely beats the old queries: keep the old model",
+        )
+    best = max(better, key=lambda rung: _gain(rung))
+    enough = goal * _gain(best)
+    taken = next(rung for rung in better if _gain(rung) >= enough)
+    text = f"{taken.name} gains {_points(taken)} points of {primary} over the old queries"
+    if taken is not best:
+        text += f", at least {goal:.0%} of the {_gain(best) * 100:+.1f} of {best.name}, and costs less"
+    else:
+        text += f", the most of all that embed no more than {budget:.0%} of the gallery"
+    backfill = next((rung for rung in rungs if rung.name == "backfill" and rung.gain is not None), None)
+    if backfill is not None and backfill is not taken:
+        text += f"; a backfill gains {_gain(backfill) * 100:+.1f}"
+    return taken.name, text
+
+
+def _gain(rung: Measured) -> float:
+    return 0.0 if rung.gain is None else rung.gain.value
+
+
+def _points(rung: Measured) -> str:
+    assert rung.gain is not None
+    value, low, high = (f"{100 * number:+.1f}" for number in (rung.gain.value, rung.gain.low, rung.gain.high))
+    return f"{value} [{low}, {high}]"

@@ -1,0 +1,69 @@
+"""What a plan leaves on disk, and what to do next with it."""
+
+from pathlib import Path
+from typing import Any
+
+from ..adapters.methods import GALLERY, QUERY
+from ..files import write_json
+from .result import Plan
+
+FILES = {QUERY: "new-to-old.safetensors", GALLERY: "old-to-new.safetensors"}
+REPORT = "plan.html"
+
+
+def save_plan(plan: Plan, folder: Path, made: dict[str, Any]) -> dict[str, Any]:
+    """Write the maps and, last, `plan.json`; each file whole or not at all.
+
+    Args:
+        plan: what was found.
+        folder: where to.
+        made: version, command and settings, for whoever reads it later.
+
+    Returns:
+        What `plan.json` holds.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for direction, adapter in plan.adapters.items():
+        adapter.save(folder / FILES[direction])
+    content = plan.to_dict() | {"next": next_steps(plan.recommended, folder), "back": way_back(plan.recommended), "made": made}
+    write_json(folder / "plan.json", content)
+    return content
+
+
+def next_steps(rung: str, folder: Path) -> list[str]:
+    """What to run next, line by line.
+
+    Args:
+        rung: the recommended one.
+        folder: where the plan was written.
+    """
+    query, gallery = (f'cl.load_adapter("{folder / name}")' for name in FILES.values())
+    return {
+        "old": ["keep asking with the old model; nothing has to be done"],
+        "mapped": [f"queries = {query}(new_queries)  # search the index with these"],
+        "fused": [
+            f"mapped = {query}(new_queries)",
+            "queries = old_queries + weight * mapped  # both of unit length; the weight is in plan.json",
+        ],
+        "translated": [f"vectors = {gallery}(old_vectors)  # write them as a second column, and search it with new queries"],
+        "translated+fused": [
+            f"vectors = {gallery}(old_vectors)  # write them as a second column beside the old one",
+            "search both columns and add their scores; the weights are in plan.json",
+        ],
+        "cascade": [f"queries = {query}(new_queries)  # embed the first 100 hits with the new model and rank them by it"],
+        "partial": [
+            f"vectors = {gallery}(old_vectors)  # write them as a second column",
+            "replace its rows by true new vectors, those first that queries find most often",
+        ],
+        "backfill": ["embed the gallery with the new model into a second column, and search it with new queries"],
+    }[rung]
+
+
+def way_back(rung: str) -> str:
+    """How to undo a rung."""
+    if rung in ("old", "mapped", "fused", "cascade"):
+        return "Send old queries again: nothing in the index has changed."
+    return "Search the old column with old queries again; it stays until you drop it."

@@ -1,0 +1,86 @@
+"""Queries, the items that they search, and what is right: everything that a rung is measured on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped
+
+from ..arrays import unit_rows
+from ..indexes.exact import search
+from ..metric import Metric
+from .truth import DEPTH, Truth
+
+Rows = Float[np.ndarray, "n d"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is searched with, what is searched, and what is right.
+
+    Attributes:
+        new: (q, d_new) queries by the new model.
+        old: (q, d_old) the same by the old model; None where it was not run.
+        items: (n, d_old) old vectors of the items.
+        fresh: (n, d_new) their true new vectors; None where nobody knows them.
+        own: (q,) the item that is the query itself, and is left out; -1 for none.
+        truth: what is right.
+        metric: what ranks.
+        query_ids: (q,) ids.
+        item_ids: (n,) ids.
+        what: in words, what the queries and the items are.
+    """
+
+    new: Rows
+    old: Rows | None
+    items: Rows
+    fresh: Rows | None
+    own: Int[np.ndarray, " q"]
+    truth: Truth
+    metric: Metric
+    query_ids: Shaped[np.ndarray, " q"]
+    item_ids: Shaped[np.ndarray, " n"]
+    what: str
+
+    def __len__(self) -> int:
+        return len(self.new)
+
+    @property
+    def rows(self) -> Int[np.ndarray, " q"]:
+        """Numbers of all queries."""
+        return np.arange(len(self))
+
+    def search(self, queries: Rows, items: Rows, rows: Int[np.ndarray, " q"], k: int = DEPTH) -> Int[np.ndarray, "q k"]:
+        """(q, k) rows of the items nearest to some queries, -1 where there are no more.
+
+        Args:
+            queries: (q, d) vectors of the queries.
+            items: (n, d) vectors of the items.
+            rows: (q,) which queries these are, so that their own item is left out.
+            k: neighbours a query.
+        """
+        return np.asarray(search(queries, items, min(k, len(items)), self.metric, exclude=self.own[rows]).indices)
+
+    @property
+    def scale(self) -> float:
+        """How much larger squared distances are in the new space than in the old one; 1 where only directions count."""
+        if self.metric == "cosine":
+            return 1.0
+        sides = [float(side.var(axis=0).sum()) for side in (self.new, self.items)]
+        return sides[0] / sides[1] if sides[1] > 0 else 1.0
+
+
+def directed(vectors: Rows, metric: Metric) -> Rows:
+    """float32 vectors as the metric sees them: of unit length for cosine."""
+    rows = np.asarray(vectors, dtype=np.float32)
+    return unit_rows(torch.from_numpy(rows)).numpy() if metric == "cosine" else rows
+
+
+def mixed(one: Rows, other: Rows, weight: float, metric: Metric) -> Rows:
+    """one + weight · other: for the cosine of any length, else divided by 1 + weight so that distances keep their size."""
+    return directed((one + weight * other) / (1 + weight), metric)
+
+
+def joined(one: Rows, other: Rows, weight: float) -> Rows:
+    """(n, d + e) both side by side, so that inner products and squared distances add up as one + weight · other."""
+    return np.concatenate([one, np.float32(weight**0.5) * other], axis=1)

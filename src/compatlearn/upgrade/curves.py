@@ -1,0 +1,94 @@
+"""How quality grows: with the number of pairs, and with the share of the gallery that is embedded anew."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..adapters.methods import GALLERY
+from ..evaluation.figures import Figure, bootstrap
+from .case import Case, directed
+from .maps import Methods, Pairs, fit
+from .measure import Part
+from .order import Order
+from .rungs import ask_partial
+from .truth import DEPTH
+
+SHARES = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the gallery, embedded anew
+PARTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # of the pairs
+FEWEST = 20  # pairs that a point of the curve needs
+ITEMS, QUERIES = 20_000, 500  # that a curve of pairs is measured on, at most
+CLOSE = 0.01  # of what all pairs reach: from there on more pairs are not worth much
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Figures along a scale.
+
+    Attributes:
+        at: numbers of pairs, or shares of the gallery.
+        figures: the primary figure at each.
+        bend: where more stops paying; None where it has not been reached.
+    """
+
+    at: tuple[float, ...]
+    figures: tuple[Figure, ...]
+    bend: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"at": list(self.at), "figures": [figure.to_dict() for figure in self.figures], "bend": self.bend}
+
+
+def learning_curve(case: Case, pairs: Pairs, methods: Methods, seed: int) -> Curve:
+    """The translated gallery with a sixteenth of the pairs, an eighth, …, all of them.
+
+    Args:
+        case: queries and items; parts of them where there are many.
+        pairs: that maps are fitted to.
+        methods: the method of the gallery.
+        seed: of the draws.
+    """
+    random = np.random.default_rng(seed)
+    items = np.sort(random.permutation(len(case.items))[:ITEMS])
+    rows = np.sort(random.permutation(len(case))[:QUERIES])
+    order = random.permutation(len(pairs))
+    sizes = [size for part in PARTS if (size := int(part * len(pairs))) >= FEWEST]
+    figures = []
+    for size in sizes:
+        adapter = fit(pairs.take(np.sort(order[:size])), methods.gallery, GALLERY, case.metric, seed)
+        translated = directed(adapter.transform(case.items[items]), case.metric)
+        found = replace(case, own=np.full(len(case), -1)).search(case.new[rows], translated, rows, DEPTH)
+        scores = case.truth.scores(rows, np.where(found < 0, -1, items[found]))[case.truth.primary]
+        figures.append(bootstrap(lambda means: means[:, 0], scores[:, None], seed=seed))
+    enough = [size for size, figure in zip(sizes, figures, strict=True) if figure.value >= figures[-1].value - CLOSE]
+    bend = float(enough[0]) if enough and enough[0] < sizes[-1] else None
+    return Curve(tuple(map(float, sizes)), tuple(figures), bend)
+
+
+def partial_curve(
+    case: Case,
+    parts: list[Part],
+    orders: dict[str, list[np.ndarray]],
+    seed: int,
+) -> dict[str, Curve]:
+    """The partial backfill by share, for each order.
+
+    Args:
+        case: queries and items with their true new vectors.
+        parts: queries and the maps for them.
+        orders: by name, the rows of the items for each part.
+        seed: of the bootstrap.
+    """
+    curves = {}
+    for name, order in orders.items():
+        figures = []
+        for share in SHARES:
+            scores = np.zeros(len(case))
+            for part, items in zip(parts, order, strict=True):
+                first = items[: round(share * len(items))]
+                found = ask_partial(case, part.refitted(case, first), part.rows, Order(name, first))
+                scores[part.rows] = case.truth.scores(part.rows, found)[case.truth.primary]
+            figures.append(bootstrap(lambda means: means[:, 0], scores[:, None], seed=seed))
+        curves[name] = Curve(SHARES, tuple(figures))
+    return curves

@@ -1,0 +1,184 @@
+"""A case measured: maps for its queries, what every rung scores, and what it costs."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from ..adapters.adapter import Adapter
+from ..adapters.methods import GALLERY
+from ..evaluation.figures import Figure, bootstrap
+from .advice import Measured
+from .case import Case, Rows, directed
+from .cost import Cost, cost_of
+from .given import Given
+from .maps import Maps, Methods, Pairs, apply_maps, fit
+from .order import ORDERS, Order, order_of
+from .rungs import Rung
+from .truth import Scores
+
+LOGGED = 0.05  # of the pairs: fewer logged queries are not worth fitting the maps twice
+ORDER = "density"  # of a partial backfill
+
+REFITTED = 10_000  # pairs and re-embedded items that the map of a partial backfill is fitted to again, at most
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some queries, and maps that none of them was fitted to.
+
+    Attributes:
+        rows: (r,) numbers of the queries.
+        maps: for these queries.
+        pairs: that the maps were fitted to; None where the items themselves are the pairs.
+        log: logged queries that the maps were fitted to as well.
+        seed: of the fit.
+    """
+
+    rows: Int[np.ndarray, " r"]
+    maps: Maps
+    pairs: Pairs | None = None
+    log: Pairs | None = None
+    seed: int = 0
+
+    def refitted(self, case: Case, first: Int[np.ndarray, " p"]) -> Maps:
+        """The maps after some items were embedded anew: these are pairs now, and the gallery's map learns from them.
+
+        Args:
+            case: the items, with their true new vectors.
+            first: (p,) the items that were embedded.
+        """
+        if self.pairs is None or case.fresh is None or not 0 < len(first) <= REFITTED - len(self.pairs):
+            return self.maps
+        pairs = replace(self.pairs, labels=None) + Pairs(case.fresh[first], case.items[first])
+        gallery = fit(pairs, self.maps.methods.gallery, GALLERY, case.metric, self.seed, log=self.log)
+        asked = None if case.old is None else directed(gallery.transform(case.old[self.rows]), case.metric)
+        return replace(self.maps, translated=directed(gallery.transform(case.items), case.metric), asked=asked)
+
+
+def maps_for(
+    case: Case, pairs: Pairs, methods: Methods, seed: int, others: Rows | None
+) -> tuple[list[Part], dict[str, Adapter]]:
+    """Maps for the queries: one for all, or for each half one that was fitted to the other half as well."""
+    if case.old is None or len(case) < LOGGED * 2 * len(pairs):
+        maps, adapters = apply_maps(case, pairs, methods, seed, others)
+        return [Part(case.rows, maps, pairs, None, seed)], adapters
+    order = np.random.default_rng(seed).permutation(len(case))
+    halves = [np.sort(half) for half in np.array_split(order, 2)]
+    parts = []
+    for rows, rest in (halves, halves[::-1]):
+        log = Pairs(case.new[rest], case.old[rest])
+        maps, adapters = apply_maps(case, pairs, methods, seed, others, log)
+        parts.append(Part(rows, maps.of(rows), pairs, log, seed))
+    return parts, adapters
+
+
+def orders_of(case: Case, parts: list[Part], pairs: Pairs, crossing: Rows, seed: int) -> dict[str, list[np.ndarray]]:
+    """For each order, the rows of the items for each part of the queries."""
+    if case.fresh is None:
+        return {ORDER: [np.zeros(0, dtype=np.int64)] * len(parts)}
+    found: dict[str, list[np.ndarray]] = {}
+    for name in ORDERS:
+        for part in parts:
+            rest = np.setdiff1d(case.rows, part.rows)
+            log = case.new[rest] if len(rest) else pairs.new
+            found.setdefault(name, []).append(order_of(name, case, part.maps.translated, pairs, crossing, log, seed))
+    return found
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What every query scored on a rung, whether its first hit was right, and what it found."""
+
+    scores: Scores
+    right: np.ndarray
+    found: np.ndarray
+
+
+def score(rung: Rung, case: Case, parts: list[Part], order: list[np.ndarray], budget: float) -> Scored:
+    found: np.ndarray | None = None
+    for part, items in zip(parts, order, strict=True):
+        first = items[: round(budget * len(items))]
+        maps = part.refitted(case, first) if rung.name == "partial" else part.maps
+        hits = rung.search(case, maps, part.rows, Order(ORDER, first))
+        found = np.full((len(case), hits.shape[1]), -1) if found is None else found
+        found[part.rows] = hits
+    assert found is not None
+    return Scored(case.truth.scores(case.rows, found), case.truth.first_right(case.rows, found), found)
+
+
+def reason_of(rung: Rung, case: Case) -> str:
+    if rung.old_queries and case.old is None:
+        return "needs the queries by the old model as well"
+    if rung.fresh and case.fresh is None:
+        return "needs the new vectors of the gallery to be measured; give a backfill of some of it"
+    return ""
+
+
+def measured(
+    rung: Rung,
+    case: Case,
+    parts: list[Part],
+    scored: dict[str, Scored],
+    methods: Methods,
+    given: Given,
+    budget: float,
+    times: dict[str, float],
+    seed: int,
+) -> Measured:
+    method = method_of(rung.name, methods)
+    if reason := reason_of(rung, case):
+        cost = Cost(0, 0, 0.0) if rung.fresh and rung.name == "cascade" else _cost(rung, case, None, given, budget, times)
+        return Measured(rung.name, method, {}, None, None, None, cost, rung.needs, reason)
+    mine, old, full = scored[rung.name], scored.get("old"), scored.get("backfill")
+    figures = {name: _figure(column, seed) for name, column in mine.scores.items()}
+    primary = case.truth.primary
+    gain = flips = share = None
+    if old is not None:
+        gain = _figure(mine.scores[primary] - old.scores[primary], seed)
+        flips = _figure((old.right & ~mine.right).astype(np.float64), seed)
+        if full is not None and (possible := float((full.scores[primary] - old.scores[primary]).mean())) > 0:
+            share = gain.value / possible
+    cost = _cost(rung, case, parts, given, budget, times)
+    return Measured(rung.name, method, figures, gain, share, flips, cost, rung.needs)
+
+
+def _cost(rung: Rung, case: Case, parts: list[Part] | None, given: Given, budget: float, times: dict[str, float]) -> Cost:
+    touched = None if parts is None else [(part.rows, part.maps) for part in parts]
+    return cost_of(rung, case, touched, given.items, len(given.pairs), budget, times)
+
+
+def method_of(rung: str, methods: Methods) -> str:
+    """What a rung runs, in words."""
+    share, weight = methods.join
+    return {
+        "mapped": methods.query,
+        "fused": f"{methods.query}, weight {methods.fuse:g}",
+        "translated": methods.gallery,
+        "translated+fused": f"{methods.gallery}, weights {share:g} and {weight:g}",
+        "cascade": f"of fused ({methods.query})",
+        "partial": f"{methods.gallery}, order by {ORDER} of queries",
+    }.get(rung, "")
+
+
+def _figure(column: np.ndarray, seed: int) -> Figure:
+    return bootstrap(lambda means: means[:, 0], column[:, None], seed=seed)
+
+
+def examples_of(case: Case, scored: dict[str, Scored], name: str) -> tuple[dict[str, Any], ...]:
+    """Some queries that the recommended rung answers otherwise, with their first five items before and after."""
+    if "old" not in scored or name not in scored or name == "old":
+        return ()
+    before, after = scored["old"], scored[name]
+    changed = [("gained", ~before.right & after.right), ("lost", before.right & ~after.right)]
+    rows = [(kind, row) for kind, mask in changed for row in np.flatnonzero(mask)[:4].tolist()]
+    return tuple(
+        {
+            "query": case.query_ids[row].item(),
+            "change": kind,
+            "before": case.item_ids[before.found[row, :5]].tolist(),
+            "after": case.item_ids[after.found[row, :5]].tolist(),
+        }
+        for kind, row in rows
+    )

@@ -1,0 +1,192 @@
+"""`plan`: every rung of the ladder measured on one's own data, side by side, and one of them recommended."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..adapters.task import Tell, silent
+from ..arrays import Array
+from ..evaluation.relevance import Relevance
+from ..features.features import Features
+from ..indexes.index import Readable
+from ..metric import Metric, check_metric
+from .advice import GOAL, recommend
+from .case import Case, Rows
+from .cost import microseconds
+from .curves import Curve, learning_curve, partial_curve
+from .given import Given, check_queries, gather
+from .maps import Maps, Methods, Pairs, apply_crossed, apply_maps, choose_methods, choose_weights, crossed, kept_out
+from .measure import ORDER, Part, examples_of, maps_for, measured, orders_of, reason_of, score
+from .order import Order
+from .result import Plan
+from .rungs import RUNGS, ask_fused, ask_joined
+
+OTHERS = 4000  # items that the methods may learn from
+TRIED = 3000  # pairs that methods are tried on, at most
+
+Vectors: TypeAlias = Features | Readable | Array
+
+
+def plan(
+    *,
+    old_gallery: Vectors,
+    pairs_new: Vectors,
+    new_queries: Vectors | None = None,
+    old_queries: Vectors | None = None,
+    pairs_old: Vectors | None = None,
+    relevance: Relevance | None = None,
+    backfill: Vectors | None = None,
+    metric: Metric = "cosine",
+    budget: float = 0.1,
+    goal: float = GOAL,
+    seed: int = 0,
+    tell: Tell = silent,
+) -> Plan:
+    """Measure every way to upgrade and recommend the cheapest good one.
+
+    What is chosen (methods, weights) is chosen on pairs that are kept out, by agreement with the new model's own ranking;
+    the reported queries take no part in it. Where old queries are given, one half of the queries serves, unlabelled, as
+    further pairs for the maps that the other half is measured with.
+
+    Args:
+        old_gallery: the index: `Features`, something that can be scanned, or (n, d_old) vectors known by row number.
+        pairs_new: new vectors of some of its items, by id; some thousands, drawn from the gallery at random.
+        new_queries: (q, d_new) queries by the new model.
+        old_queries: the same queries by the old model, by id.
+        pairs_old: old vectors of the pairs, where the pairs are not in the gallery.
+        relevance: what answers the queries, by their ids; None: what has the query's label, where both sides have labels.
+            Without either the new model's own ranking is the truth: of the backfill, or among the pairs.
+        backfill: new vectors of the gallery, if a trial has them: to measure what needs an encoder.
+        metric: what ranks.
+        budget: share of the gallery, in [0, 1], that may be embedded anew.
+        goal: share of the best gain within the budget that is enough, in (0, 1].
+        seed: of every draw.
+        tell: takes lines of progress.
+
+    Raises:
+        DataError: too few pairs, unusable vectors, or judgements of other items.
+        IncompatibleError: ids, dimensions or spaces that do not fit.
+        ConfigError: a metric that does not exist.
+
+    >>> import numpy as np
+    >>> import compatlearn as cl
+    >>> random = np.random.default_rng(0)
+    >>> labels = random.integers(0, 8, 500)
+    >>> new = np.eye(8)[labels] + 0.2 * random.normal(size=(500, 8))
+    >>> old = new[:, :4] + 0.3 * random.normal(size=(500, 4))
+    >>> gallery, queries = cl.Features(old[:400], labels[:400]), cl.Features(new[400:], labels[400:])
+    >>> found = cl.plan(old_gallery=gallery, pairs_new=new[:200], new_queries=queries, old_queries=old[400:])
+    >>> found.rung("old").figures["top1"].value < found.rung("translated").figures["top1"].value
+    True
+    """
+    metric = check_metric(metric)
+    sides = {
+        name: None if one is None else as_features(one)
+        for name, one in {"pairs_old": pairs_old, "new": new_queries, "old": old_queries, "backfill": backfill}.items()
+    }
+    gallery, fresh = as_features(old_gallery), as_features(pairs_new)
+    check_queries(sides["new"], fresh)
+    given = gather(gallery, fresh, sides["pairs_old"], sides["new"], sides["old"], relevance, sides["backfill"], metric, seed)
+    return _plan(given, metric, budget, goal, seed, tell)
+
+
+def as_features(vectors: Vectors) -> Features:
+    """Features as they are; all of an index, in memory; arrays with their row numbers as ids."""
+    if isinstance(vectors, Features):
+        return vectors
+    if isinstance(vectors, Readable):
+        blocks = list(vectors.scan())
+        labels = [block.labels for block in blocks]
+        known: Any = None if any(one is None for one in labels) else np.concatenate(labels)  # type: ignore[arg-type]
+        ids = np.concatenate([block.ids for block in blocks])
+        return Features(np.concatenate([block.vectors for block in blocks]), known, ids, blocks[0].space, ids_from="the index")
+    return Features(vectors)
+
+
+def _plan(given: Given, metric: Metric, budget: float, goal: float, seed: int, tell: Tell) -> Plan:
+    case, pairs, inside = given.case, given.pairs, None
+    if case is None:
+        tell("nothing says what answers a query: pairs kept out ask, and the new model's own ranking is the truth")
+        case, inside = kept_out(pairs, metric, seed)
+        case = replace(case, fresh=pairs.new)
+    fitted = pairs if inside is None else pairs.take(inside)
+    others = _others(case, seed) if inside is None else None
+    methods, trials = _chosen(fitted, metric, seed, others, tell)
+    tell("fitting the maps")
+    if inside is None:
+        parts, adapters = maps_for(case, fitted, methods, seed, others)
+        crossing = crossed(fitted, methods.gallery, metric, seed) if case.fresh is not None else fitted.new
+    else:
+        maps = apply_crossed(case, pairs, inside, methods, seed, others)
+        parts, crossing = [Part(case.rows, maps)], maps.translated[inside]
+        _, adapters = apply_maps(case, pairs, methods, seed, others)
+    orders = orders_of(case, parts, fitted, crossing, seed)
+    tell("searching")
+    times = {name: microseconds(adapter, case.new if name == "query" else case.items) for name, adapter in adapters.items()}
+    scored = {rung.name: score(rung, case, parts, orders[ORDER], budget) for rung in RUNGS if not reason_of(rung, case)}
+    rungs = tuple(measured(rung, case, parts, scored, methods, given, budget, times, seed) for rung in RUNGS)
+    tell("curves")
+    learning = learning_curve(case, fitted, methods, seed) if inside is None else Curve((), ())
+    partial = partial_curve(case, parts, orders, seed) if case.fresh is not None else {}
+    name, why = recommend(rungs, case.truth.primary, given.items, budget, goal)
+    return Plan(
+        rungs,
+        name,
+        why,
+        case.truth.primary,
+        case.what,
+        given.items,
+        len(pairs),
+        budget,
+        metric,
+        methods,
+        trials,
+        far_queries(given.new_queries, pairs.new),
+        learning,
+        partial,
+        given.notes,
+        examples_of(case, scored, name),
+        adapters,
+    )
+
+
+def _others(case: Case, seed: int) -> Rows:
+    rows = np.random.default_rng(seed).permutation(len(case.items))[:OTHERS]
+    return case.items[np.sort(rows)]
+
+
+def _chosen(pairs: Pairs, metric: Metric, seed: int, others: Rows | None, tell: Tell) -> tuple[Methods, dict[str, Any]]:
+    """Methods and weights, chosen on pairs kept out."""
+    if len(pairs) > TRIED:
+        pairs = pairs.take(np.sort(np.random.default_rng(seed).permutation(len(pairs))[:TRIED]))
+    methods, trials = choose_methods(pairs, metric, seed, others, tell)
+    tell(f"chosen: {methods.query} for queries, {methods.gallery} for the gallery")
+    trial, inside = kept_out(pairs, metric, seed + 1)
+    maps = apply_crossed(trial, pairs, inside, methods, seed, others)
+
+    def scoring(ask: Callable[..., Any]) -> Callable[[Case, Maps], Any]:
+        return lambda case, maps: case.truth.scores(case.rows, ask(case, maps, case.rows, Order.none()))["agreement"]
+
+    return choose_weights(trial, maps, scoring(ask_fused), scoring(ask_joined), seed), trials
+
+
+def far_queries(queries: Rows | None, pairs: Rows) -> float | None:
+    """Share of the queries that lie farther from all pairs than 99 % of the pairs do from the other pairs.
+
+    Args:
+        queries: (q, d) new vectors, or None.
+        pairs: (m, d) new vectors.
+    """
+    if queries is None:
+        return None
+    some = pairs[:TRIED]
+
+    def nearest(rows: Rows, own: bool) -> np.ndarray:
+        squares = np.square(rows).sum(axis=1)[:, None] + np.square(some).sum(axis=1) - 2 * rows @ some.T
+        if own:
+            np.fill_diagonal(squares, np.inf)
+        return squares.min(axis=1)
+
+    return float((nearest(queries, False) > np.quantile(nearest(some, True), 0.99)).mean())

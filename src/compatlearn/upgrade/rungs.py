@@ -1,0 +1,138 @@
+"""The table of rungs: what each does, what it costs and what it needs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from .case import Case, Rows, joined, mixed
+from .maps import Maps
+from .order import Order
+
+CANDIDATES = 100  # items that a cascade embeds for a query
+OLD_QUERIES, CONTENTS, SPACE = "old model on queries", "item contents", "room for vectors of the new dimension"
+
+Found = Int[np.ndarray, "q k"]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way to upgrade.
+
+    Attributes:
+        name: what people call it.
+        summary: the score of query q and item x.
+        search: function(case, maps, rows, order) → what those queries find.
+        needs: what it takes to run, in words.
+        old_queries: it asks with old queries too.
+        fresh: it can be measured only where the items' true new vectors are known.
+        maps: it needs maps.
+    """
+
+    name: str
+    summary: str
+    search: Callable[[Case, Maps, Int[np.ndarray, " q"], Order], Found]
+    needs: tuple[str, ...] = ()
+    old_queries: bool = False
+    fresh: bool = False
+    maps: bool = True
+
+
+def ask_old(case: Case, maps: Maps, rows: Int[np.ndarray, " q"], order: Order) -> Found:
+    """o(q) · o(x)."""
+    return case.search(_old(case)[rows], case.items, rows)
+
+
+def ask_mapped(case: Case, maps: Maps, rows: Int[np.ndarray, " q"], order: Order) -> Found:
+    """g(n(q)) · o(x)."""
+    return case.search(maps.mapped, case.items, rows)
+
+
+def ask_fused(case: Case, maps: Maps, rows: Int[np.ndarray, " q"], order: Order) -> Found:
+    """(o(q) + w g(n(q))) · o(x)."""
+    return case.search(mixed(_old(case)[rows], maps.mapped, maps.methods.fuse, case.metric), case.items, rows)
+
+
+def ask_translated(case: Case, maps: Maps, rows: Int[np.ndarray, " q"], order: Order) -> Found:
+    """n(q) · h(o(x))."""
+    return case.search(case.new[rows], maps.translated, rows)
+
+
+def ask_joined(case: Case, maps: Maps, rows: Int[np.ndarray, " q"], order: Order) -> Found:
+    """(n(q) + a h(o(q))) · h(o(x)) + w o(q) · o(x)."""
+    return case.search(*_joined(case, maps, rows, maps.translated), rows)
+
+
+def ask_cascade(case: Case, maps: Maps, rows: Int[np.ndarray, " q"], order: Order) -> Found:
+    """n(q) · n(x) among the first hits of the fused query, or of the mapped one where there are no old queries."""
+    candidates = proposed(case, maps, rows)
+    fresh = _fresh(case)
+    queries = case.new[rows]
+    found = np.full_like(candidates, -1)
+    for number, (query, items) in enumerate(zip(queries, candidates, strict=True)):
+        known = items[items >= 0]
+        found[number, : len(known)] = known[np.argsort(-_nearness(query, fresh[known], case.metric), kind="stable")]
+    return found
+
+
+def proposed(case: Case, maps: Maps, rows: Int[np.ndarray, " q"]) -> Found:
+    """(q, 100) the items that a cascade embeds."""
+    ask = ask_mapped if case.old is None else ask_fused
+    return ask(case, maps, rows, Order.none())[:, :CANDIDATES]
+
+
+def ask_partial(case: Case, maps: Maps, rows: Int[np.ndarray, " q"], order: Order) -> Found:
+    """`ask_joined`, or `ask_translated` without old queries, where some items have their true new vector."""
+    items = maps.translated.copy()
+    items[order.first] = _fresh(case)[order.first]
+    if case.old is None:
+        return case.search(case.new[rows], items, rows)
+    return case.search(*_joined(case, maps, rows, items), rows)
+
+
+def ask_backfill(case: Case, maps: Maps, rows: Int[np.ndarray, " q"], order: Order) -> Found:
+    """n(q) · n(x)."""
+    return case.search(case.new[rows], _fresh(case), rows)
+
+
+def _joined(case: Case, maps: Maps, rows: Int[np.ndarray, " q"], items: Rows) -> tuple[Rows, Rows]:
+    """Queries and items of both spaces side by side."""
+    assert maps.asked is not None  # the table says that it needs old queries
+    share, weight = maps.methods.join
+    queries = mixed(case.new[rows], maps.asked, share, case.metric)
+    weight *= case.scale
+    return joined(queries, _old(case)[rows], weight), joined(items, case.items, weight)
+
+
+def _nearness(query: Float[np.ndarray, " d"], items: Rows, metric: str) -> Float[np.ndarray, " n"]:
+    product: np.ndarray = items @ query
+    return product - np.square(items).sum(axis=1) / 2 if metric == "euclidean" else product
+
+
+def _old(case: Case) -> Rows:
+    assert case.old is not None  # the table says that it needs old queries
+    return case.old
+
+
+def _fresh(case: Case) -> Rows:
+    assert case.fresh is not None  # the table says that it needs the true new vectors
+    return case.fresh
+
+
+RUNGS = (  # cheapest first
+    Rung("old", "o(q) · o(x)", ask_old, (OLD_QUERIES,), old_queries=True, maps=False),
+    Rung("mapped", "g(n(q)) · o(x)", ask_mapped),
+    Rung("fused", "(o(q) + w g(n(q))) · o(x)", ask_fused, (OLD_QUERIES,), old_queries=True),
+    Rung("translated", "n(q) · h(o(x))", ask_translated, (SPACE,)),
+    Rung(
+        "translated+fused",
+        "(n(q) + a h(o(q))) · h(o(x)) + w o(q) · o(x)",
+        ask_joined,
+        (OLD_QUERIES, SPACE),
+        old_queries=True,
+    ),
+    Rung("cascade", f"n(q) · n(x) among {CANDIDATES}", ask_cascade, (CONTENTS + " at query time",), fresh=True),
+    Rung("partial", "translated, a share re-embedded", ask_partial, (CONTENTS, SPACE), fresh=True),
+    Rung("backfill", "n(q) · n(x)", ask_backfill, (CONTENTS, SPACE), fresh=True, maps=False),
+)
