@@ -105,9 +105,9 @@ class Trial:
     @property
     def worth_it(self) -> bool | None:
         """Whether mapped queries beat the old ones, by the interval of the gain; None is undecided, or not tested."""
-        if self.gain is None or self.tested < DECIDING or self.gain.low <= 0 <= self.gain.high:
+        if self.gain is None or self.tested < DECIDING or self.gain.sign == 0:
             return None
-        return self.gain.low > 0
+        return self.gain.sign > 0
 
     def __str__(self) -> str:
         text = f"fitted on {self.fitted} pairs; on {self.tested} kept out"

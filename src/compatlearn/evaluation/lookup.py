@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from ..arrays import as_numpy
@@ -59,39 +59,6 @@ def groups_of(known: np.ndarray | None, groups: Int[np.ndarray, " n"], wanted: n
     inside = (places >= 0) & (places < len(groups))
     found: np.ndarray = np.where(inside, np.take(groups, places, mode="clip"), -1)
     return found
-
-
-def best_grades(
-    rows: Int[np.ndarray, " j"],
-    columns: Int[np.ndarray, " j"],
-    degrees: Float[np.ndarray, " j"],
-    sizes: Int[np.ndarray, " n"],
-    wanted: Int[np.ndarray, " q"],
-    k: int,
-) -> Float[np.ndarray, "q k"]:
-    """The k best grades of each query, descending.
-
-    Args:
-        rows: (j,) query group of each judgement, ascending.
-        columns: (j,) its item group.
-        degrees: (j,) its grade.
-        sizes: (n,) how many items each item group has in the gallery.
-        wanted: (q,) query groups; -1: nobody judged the query.
-        k: grades per query.
-
-    Returns:
-        (q, k) float32; 0 where fewer than k items have a grade above 0.
-    """
-    kept = (degrees > 0) & (sizes[columns] > 0)
-    times = sizes[columns[kept]].clip(max=k)
-    rows, degrees = np.repeat(rows[kept], times), np.repeat(degrees[kept], times)
-    order = np.lexsort((-degrees, rows))
-    rows, degrees = rows[order], degrees[order]
-    ranks = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    first = ranks < k
-    table = np.zeros((int(max(rows.max(initial=-1), wanted.max(initial=-1))) + 2, k), dtype=np.float32)
-    table[rows[first], ranks[first]] = degrees[first]  # its last row, which -1 takes, stays empty
-    return table[wanted]
 
 
 def blocks_of(hits: Shaped[np.ndarray, "q k"]) -> Iterator[slice]:

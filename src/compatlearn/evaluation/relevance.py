@@ -1,22 +1,25 @@
 """Which items answer a query: those of its class, or those that somebody judged."""
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Num, Shaped
 
-from ..errors import DataError, IncompatibleError
-from .lookup import Ids, as_ids, best_grades, blocks_of, groups_of, of_kind, places_of
+from ..errors import IncompatibleError
+from .clicks import read_clicks
+from .judgements import arrays_of, best_grades
+from .lookup import Ids, as_ids, blocks_of, groups_of, of_kind
 from .qrels import read_qrels
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Relevance:
-    """Which items answer which queries, and how well; make one with `from_labels`, `from_dict` or `from_qrels`.
+    """Which items answer which queries, and how well; made by `from_labels`, `from_dict`, `from_qrels`,
+    `from_pairs` or `from_clicks`.
 
     Inside, every item is in one group and a query asks for groups: by label the groups are the classes and a query asks for
     its own; by judgement each judged item is a group to itself, and `judged` says which query asks for which, with what
@@ -32,6 +35,7 @@ class Relevance:
         width: number of item groups.
         unknown_queries: judged queries that are not among those which `at` was given.
         unknown_items: items that are relevant to a query that is known, but are not in the gallery which `at` was given.
+        unjudged: rows of the queries that `at` was given for which there is no judgement at all; 0 by labels.
     """
 
     query_ids: Shaped[np.ndarray, " q"] | None
@@ -43,6 +47,7 @@ class Relevance:
     width: int
     unknown_queries: int = 0
     unknown_items: int = 0
+    unjudged: int = 0
 
     @classmethod
     def from_labels(cls, query_labels: Ids, gallery_labels: Ids) -> "Relevance":
@@ -107,8 +112,7 @@ class Relevance:
 
     @classmethod
     def from_qrels(cls, path: str | Path) -> "Relevance":
-        """Judgements from a file of BEIR (header, then query, item, grade, separated by tabs) or of TREC (query, iteration,
-        item, grade, separated by spaces or tabs).
+        """Judgements from a file of BEIR (header; query, item, grade; tabs) or of TREC (query, iteration, item, grade).
 
         Args:
             path: the file; UTF-8.
@@ -124,28 +128,61 @@ class Relevance:
         return cls._judged(queries, queries, items, grades)
 
     @classmethod
-    def _judged(cls, known: list[Any], queries: list[Any], items: list[Any], grades: list[Any]) -> "Relevance":
-        if not items:
-            raise DataError("there is no judgement: no query has an item; give each query the items that answer it")
-        query_ids, item_ids = np.unique(as_ids(known, "query ids")), np.unique(as_ids(items, "item ids"))
-        try:
-            degrees = np.asarray(grades, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"grades must be numbers ({error}); a grade above 0 is relevant") from error
-        if not np.isfinite(degrees).all():
-            raise DataError(f"{int((~np.isfinite(degrees)).sum())} of {len(degrees)} grades are not finite; give numbers")
-        rows, columns = places_of(query_ids, as_ids(queries)), places_of(item_ids, as_ids(items))
-        keys = rows * len(item_ids) + columns
-        order = np.argsort(keys, kind="stable")
-        whole = np.arange(len(query_ids)), np.arange(len(item_ids))
-        return cls(query_ids, item_ids, *whole, keys[order], degrees[order], len(item_ids))
+    def from_pairs(
+        cls, query_ids: Ids, item_ids: Ids, weights: Num[np.ndarray, " m"] | Sequence[float] | None = None
+    ) -> "Relevance":
+        """Pairs of a query and an item that answers it, such as clicks; the weights of a pair that comes again add up.
+
+        Args:
+            query_ids: (m,) the query of each pair, numbers or text.
+            item_ids: (m,) its item.
+            weights: (m,) how much each counts, 0 or more, such as clicks; None: 1. Their sum is the grade of the pair, and
+                nDCG gains it as it is: where a few pairs have most of the clicks, take logarithms first.
+
+        Returns:
+            Relevance by these ids.
+
+        Raises:
+            DataError: no pair, or a weight below 0 or not finite.
+            IncompatibleError: other numbers of queries, items and weights.
+
+        >>> import compatlearn as cl
+        >>> clicked = cl.Relevance.from_pairs(["q1", "q1", "q1"], ["a", "b", "a"])
+        >>> clicked.grades(["q1"], [["a", "b", "c"]])
+        array([[2., 1., 0.]], dtype=float32)
+        """
+        counts = np.ones(len(query_ids)) if weights is None else weights
+        if not len(query_ids) == len(item_ids) == len(counts):
+            numbers = f"{len(query_ids)}, {len(item_ids)} and {len(counts)}"
+            raise IncompatibleError(f"each pair needs a query, an item and a weight; got {numbers}")
+        return cls._judged(query_ids, query_ids, item_ids, counts, least=0.0)
+
+    @classmethod
+    def from_clicks(cls, path: str | Path) -> "Relevance":
+        """Pairs from a table with the columns `query_id`, `item_id` and perhaps `count`; those of a pair add up.
+
+        Args:
+            path: CSV, TSV, JSON lines or Parquet, with the names of the columns.
+
+        Returns:
+            Relevance by the ids of the file, which are taken as text.
+
+        Raises:
+            DataError: there is no such file, it holds no pair, or an id or a count that is none.
+            FormatError: it cannot be read, or lacks a column.
+        """
+        queries, items, counts = read_clicks(Path(path))
+        return cls.from_pairs(queries, items, counts)
+
+    @classmethod
+    def _judged(cls, known: Ids, queries: Ids, items: Ids, grades: Any, least: float | None = None) -> "Relevance":
+        query_ids, item_ids, keys, degrees = arrays_of(known, queries, items, grades, least=least)
+        return cls(query_ids, item_ids, np.arange(len(query_ids)), np.arange(len(item_ids)), keys, degrees, len(item_ids))
 
     def __repr__(self) -> str:
-        if self.judged is None:
-            return (
-                f"Relevance(same class: {len(self.query_groups)} queries, {len(self.item_groups)} items, {self.width} classes)"
-            )
-        return f"Relevance({len(self.judged)} judgements: {len(self.query_groups)} queries, {len(self.item_groups)} items)"
+        sizes = f"{len(self.query_groups)} queries, {len(self.item_groups)} items"
+        same = f"same class: {sizes}, {self.width} classes"
+        return f"Relevance({same if self.judged is None else f'{len(self.judged)} judgements: {sizes}'})"
 
     def of(self, queries: Ids, hits: Ids) -> Bool[np.ndarray, "q k"]:
         """Whether each hit is relevant to its query.
@@ -242,7 +279,7 @@ class Relevance:
 
         Returns:
             Relevance whose query ids are 0 to q − 1 and whose item ids are 0 to n − 1; `unknown_queries` and
-            `unknown_items` say what the judgements name and these sets lack.
+            `unknown_items` say what the judgements name and these sets lack, `unjudged` what they do not name.
 
         Raises:
             IncompatibleError: labels for other numbers of rows, or text ids where the judgements have numbers.
@@ -258,8 +295,8 @@ class Relevance:
             return self
         query_groups = groups_of(self.query_ids, self.query_groups, of_kind(queries, self.query_ids, "queries"))
         item_groups = groups_of(self.item_ids, self.item_groups, of_kind(items, self.item_ids, "items"))
-        rows, columns = np.divmod(self.judged[self.degrees > 0], self.width)
-        relevant = np.unique(columns[np.isin(rows, query_groups)])
+        rows, columns = np.divmod(self.judged, self.width)
+        relevant = np.unique(columns[(self.degrees > 0) & np.isin(rows, query_groups)])
         lost = len(self.query_groups) - len(np.intersect1d(query_groups, self.query_groups))
-        absent = len(np.setdiff1d(relevant, item_groups))
-        return Relevance(None, None, query_groups, item_groups, self.judged, self.degrees, self.width, lost, absent)
+        counts = lost, len(np.setdiff1d(relevant, item_groups)), int((~np.isin(query_groups, rows)).sum())
+        return Relevance(None, None, query_groups, item_groups, self.judged, self.degrees, self.width, *counts)
