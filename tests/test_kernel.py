@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from compatlearn import Adapter, load_adapter
-from compatlearn.adapters import kernel
+from compatlearn.adapters import kernel_fit
 from compatlearn.adapters.agreement import overlap
 from compatlearn.adapters.closed import adjoint_map, centred_procrustes_map
-from compatlearn.adapters.kernel import KERNELS, Kernel, KernelNetwork, drawn, kernel_ridge_map
+from compatlearn.adapters.kernel import Kernel, KernelNetwork, drawn
+from compatlearn.adapters.kernel_fit import KERNELS, kernel_ridge_map
 from compatlearn.adapters.linear import ridge
 from compatlearn.adapters.pairs import Pairs
 from compatlearn.adapters.task import Task
@@ -79,9 +80,9 @@ def test_landmarks_are_nystroms() -> None:
 def test_all_pairs_as_landmarks_are_the_exact_solution(monkeypatch: pytest.MonkeyPatch) -> None:
     new, old = (torch.from_numpy(side).double() for side in vectors(30))
     one = Kernel.of(new, 0.25, 0.6)
-    exact = kernel._solved(one, new, old, torch.arange(30), 0.1)
+    exact = kernel_fit._solved(one, new, old, torch.arange(30), 0.1)
     monkeypatch.setattr(kernel, "BLOCK", 7)
-    twice = kernel._solved(one, torch.cat([new, new]), torch.cat([old, old]), torch.arange(30), 0.2)  # (2KK + 2λK)⁻¹ 2KY
+    twice = kernel_fit._solved(one, torch.cat([new, new]), torch.cat([old, old]), torch.arange(30), 0.2)  # (2KK + 2λK)⁻¹ 2KY
     torch.testing.assert_close(twice, exact, rtol=1e-4, atol=1e-5)
     asked = torch.from_numpy(vectors(5, seed=1)[0])
     task = task_of(*vectors(30))
@@ -108,7 +109,7 @@ def test_leaving_one_out_is_a_refit_without_it(
     closed = old - inverse @ (old - mean) / inverse.diagonal()[:, None]
     for row in range(rows):
         rest = torch.arange(rows) != row
-        weights = kernel._solved(one, new[rest], old[rest] - mean, torch.arange(rows - 1), strength)
+        weights = kernel_fit._solved(one, new[rest], old[rest] - mean, torch.arange(rows - 1), strength)
         torch.testing.assert_close(one.gram(new[row : row + 1], new[rest]) @ weights + mean, closed[row : row + 1])
 
 
@@ -175,14 +176,14 @@ def test_the_kernel_that_retrieves_best_on_pairs_kept_out_is_taken() -> None:
         one, mean = Kernel.of(new[fitted], *shape), old[fitted].mean(dim=0)
 
         def mapped(rows: Tensor, kept: Tensor, one: Kernel = one, mean: Tensor = mean) -> Tensor:
-            weights = kernel._solved(one, new[kept], old[kept] - mean, torch.arange(len(kept)), 0.05)
+            weights = kernel_fit._solved(one, new[kept], old[kept] - mean, torch.arange(len(kept)), 0.05)
             found = one.gram(new[rows], new[kept]) @ weights + mean
             return drawn(found, old[kept], neighbours=5, draw=0.4, unit=False)
 
         alone = [mapped(row[None], fitted[fitted != row]) for row in fitted]
         scores.append(float(overlap(old[asking], torch.cat([mapped(asking, fitted), *alone]), gallery).mean()))
     task = task_of(*vectors(40))
-    assert kernel._best_kernel(new, old, task, 0.05, 5, 0.4) == KERNELS[int(np.argmax(scores))]
+    assert kernel_fit._best_kernel(new, old, task, 0.05, 5, 0.4) == KERNELS[int(np.argmax(scores))]
 
 
 def test_agreement_counts_the_true_neighbours_that_are_found() -> None:
@@ -190,7 +191,9 @@ def test_agreement_counts_the_true_neighbours_that_are_found() -> None:
     true, mapped = random.normal(size=(15, 3)), random.normal(size=(15, 3))
     shares = []
     for row in range(4):
-        near = [np.argsort(((items - true[row]) ** 2).sum(axis=1) + 1e9 * (np.arange(15) == row))[:10] for items in (true, mapped)]
+        near = [
+            np.argsort(((items - true[row]) ** 2).sum(axis=1) + 1e9 * (np.arange(15) == row))[:10] for items in (true, mapped)
+        ]
         shares.append(len(set(near[0]) & set(near[1])) / 10)
     found = overlap(torch.from_numpy(true[:4]), torch.from_numpy(mapped), torch.from_numpy(true))
     np.testing.assert_allclose(found.numpy(), shares)

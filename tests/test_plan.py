@@ -62,7 +62,7 @@ def check(found: plan.Plan) -> None:
         assert bool(rung.reason) != bool(rung.figures)
         for figure in [*rung.figures.values(), *(one for one in (rung.gain, rung.negative_flips) if one is not None)]:
             assert figure.low <= figure.value <= figure.high
-        assert all(0 <= figure.low and figure.high <= 1 for figure in rung.figures.values())
+        assert all(figure.low >= 0 and figure.high <= 1 for figure in rung.figures.values())
     written = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert {"rungs", "recommended", "why"} <= set(written)
     for rung in written["rungs"]:
@@ -280,7 +280,9 @@ PARTS = {
 @pytest.mark.parametrize(("value", "fault"), [(np.nan, "NaN or infinity"), (np.inf, "NaN or infinity"), (0.0, "length zero")])
 def test_a_vector_that_cannot_be_used_is_named(side: str, value: float, fault: str) -> None:
     name, vectors, rows = PARTS[side]
-    with pytest.raises(CompatlearnError, match=rf"^1 of \d+ vectors of {name} have {fault} \(first: row 1, id '{IDS[rows[1]]}'\)"):
+    with pytest.raises(
+        CompatlearnError, match=rf"^1 of \d+ vectors of {name} have {fault} \(first: row 1, id '{IDS[rows[1]]}'\)"
+    ):
         cl.plan(**sides(**{side: spoiled(vectors, rows, value)}))
 
 
@@ -300,7 +302,10 @@ def test_another_dimension_is_named(side: str) -> None:
         ({"pairs_new": features(NEW, PAIRS[:29])}, "29 pairs cannot tell"),
         ({"pairs_new": features(NEW, ASKED)}, "40 of 40 ids of the new pairs are not in the old gallery"),
         ({"old_queries": features(OLD, ASKED - 1)}, "1 of 40 ids of the new queries are not in the old queries"),
-        ({"relevance": cl.Relevance.from_dict({"nobody": ["nothing"]})}, "no item of the gallery answers any of the 40 queries"),
+        (
+            {"relevance": cl.Relevance.from_dict({"nobody": ["nothing"]})},
+            "no item of the gallery answers any of the 40 queries",
+        ),
         ({"relevance": cl.Relevance.from_dict({1: [2]})}, "ids of the queries are text and those of the judgements numbers"),
         ({"old_gallery": features(np.ones_like(OLD), GALLERY)}, "are the same"),
         ({"metric": "hamming"}, "unknown metric 'hamming'"),
