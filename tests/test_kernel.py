@@ -81,7 +81,7 @@ def test_all_pairs_as_landmarks_are_the_exact_solution(monkeypatch: pytest.Monke
     new, old = (torch.from_numpy(side).double() for side in vectors(30))
     one = Kernel.of(new, 0.25, 0.6)
     exact = kernel_fit._solved(one, new, old, torch.arange(30), 0.1)
-    monkeypatch.setattr(kernel, "BLOCK", 7)
+    monkeypatch.setattr(kernel_fit, "BLOCK", 7)
     twice = kernel_fit._solved(one, torch.cat([new, new]), torch.cat([old, old]), torch.arange(30), 0.2)  # (2KK + 2λK)⁻¹ 2KY
     torch.testing.assert_close(twice, exact, rtol=1e-4, atol=1e-5)
     asked = torch.from_numpy(vectors(5, seed=1)[0])
@@ -92,8 +92,8 @@ def test_all_pairs_as_landmarks_are_the_exact_solution(monkeypatch: pytest.Monke
 
 
 def test_of_many_pairs_some_are_landmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "EXACT", 20)
-    monkeypatch.setattr(kernel, "LANDMARKS", 8)
+    monkeypatch.setattr(kernel_fit, "EXACT", 20)
+    monkeypatch.setattr(kernel_fit, "LANDMARKS", 8)
     assert len(kernel_ridge_map(task_of(*vectors(20))).weights) == 20
     assert len(kernel_ridge_map(task_of(*vectors(21))).weights) == 8
 
@@ -223,7 +223,7 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     new, old = vectors(40)
     network = kernel_ridge_map(task_of(new, old))
     whole = network(torch.from_numpy(new))
-    monkeypatch.setattr(kernel, "BLOCK", 7)
+    monkeypatch.setattr(kernel_fit, "BLOCK", 7)
     torch.testing.assert_close(network(torch.from_numpy(new)), whole)
 
 

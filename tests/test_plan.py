@@ -220,7 +220,7 @@ def test_queries_far_from_all_pairs_are_counted() -> None:
 
 
 def rung(name: str, gain: tuple[float, float, float] | None, embedded: int = 0) -> Measured:
-    figure = None if gain is None else Figure(*gain)
+    figure = None if gain is None else Figure(*map(float, gain))
     return Measured(name, "", {}, figure, None, None, Cost(embedded, 0, 0.0), ())
 
 
