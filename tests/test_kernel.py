@@ -190,7 +190,9 @@ def test_agreement_counts_the_true_neighbours_that_are_found() -> None:
     true, mapped = random.normal(size=(15, 3)), random.normal(size=(15, 3))
     shares = []
     for row in range(4):
-        near = [np.argsort(((items - true[row]) ** 2).sum(axis=1) + 1e9 * (np.arange(15) == row))[:10] for items in (true, mapped)]
+        near = [
+            np.argsort(((items - true[row]) ** 2).sum(axis=1) + 1e9 * (np.arange(15) == row))[:10] for items in (true, mapped)
+        ]
         shares.append(len(set(near[0]) & set(near[1])) / 10)
     found = overlap(torch.from_numpy(true[:4]), torch.from_numpy(mapped), torch.from_numpy(true))
     np.testing.assert_allclose(found.numpy(), shares)
