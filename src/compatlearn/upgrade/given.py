@@ -64,15 +64,15 @@ def gather(
     check_space(stored, gallery)
     places = require_rows(fresh, stored)
     notes: list[str] = []
-    if len(fresh) < FEWEST:
-        raise DataError(f"{len(fresh)} pairs cannot tell one map from another; give {FEWEST} at least, better thousands")
+    chosen = _not_asked(fresh, new_queries, notes)
+    if len(chosen) < FEWEST:
+        raise DataError(f"{len(chosen)} pairs cannot tell one map from another; give {FEWEST} at least, better thousands")
     own = rows_of(fresh, gallery)  # -1 for a pair that is not in the gallery
     known = np.full(len(gallery), -1)  # row of the pairs that holds an item's true new vector
     known[own[own >= 0]] = np.flatnonzero(own >= 0)
-    chosen = np.arange(len(fresh))
     limit = int(HALF * len(gallery))
-    if (inside := int((own >= 0).sum())) > limit:
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(fresh))[: max(FEWEST, limit)])
+    if (inside := int((own[chosen] >= 0).sum())) > limit:
+        chosen = np.sort(np.random.default_rng(seed).permutation(chosen)[: max(FEWEST, limit)])
         notes.append(
             f"{inside} of {len(gallery)} items of the gallery are pairs: {len(chosen)} of them, drawn at random, serve as "
             "pairs, and the others are searched"
@@ -95,6 +95,20 @@ def gather(
         case = _case(old_gallery, gallery, rest, new_rows, new_queries, old_queries, relevance, metric, notes)
     asked = None if new_queries is None else _rows(Items.of(new_queries, "the new queries"), None, metric)
     return Given(pairs, fresh.ids[chosen], case, asked, len(gallery), tuple(notes))
+
+
+def _not_asked(fresh: Items, new_queries: Features | None, notes: list[str]) -> Int[np.ndarray, " m"]:
+    """Numbers of the pairs that are no queries: a map must not be measured with what it was fitted to."""
+    rows = np.arange(len(fresh))
+    if new_queries is None:
+        return rows
+    queries = Items.of(new_queries, "the new queries")
+    if queries.ids.dtype.kind != fresh.ids.dtype.kind or not _same_ids(queries, fresh):
+        return rows
+    kept = rows[~np.isin(fresh.ids, queries.ids)]
+    if len(kept) < len(rows):
+        notes.append(f"{len(rows) - len(kept)} of {len(rows)} pairs are queries as well and are not fitted")
+    return kept
 
 
 def _new_vectors(
