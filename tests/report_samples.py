@@ -79,6 +79,16 @@ def row(
     }
 
 
+def with_heads(one: dict[str, Any], old_head: float = 0.45, backfill_head: float = 0.65) -> dict[str, Any]:
+    """The row of a map that is fitted with labels."""
+    heads = {"old_head": old_head, "backfill_head": backfill_head}
+    cross, old = one["cross"]["top1"], one["old_self"]["top1"]
+    figures = {"gain_over_old_head": cross - old_head, "update_gain_head": (cross - old) / (backfill_head - old)}
+    tests = {name: scores(value) for name, value in heads.items()}
+    ends = {name: bounds(value) for name, value in heads.items()} | {k: around(v, 0.015) for k, v in figures.items()}
+    return one | tests | figures | {"intervals": one["intervals"] | ends}
+
+
 def failed(method: str, seed: int) -> dict[str, Any]:
     settings = {"temperature": 0.05, "damping": 0.9, "label_noise": 0.0}
     return {"method": method, "seed": seed, **settings, "error": "training diverged in epoch 3", "compatible": "no"}

@@ -17,7 +17,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from compatlearn import ConfigError, Features, compatibility, load_adapter, search
+from compatlearn import ConfigError, Features, compatibility, fit_adapter, load_adapter, search
+from compatlearn.adapters.methods import ADAPTERS
 from compatlearn.comparison.compare import compare, sweep
 from compatlearn.comparison.situations import noisy_labels
 from compatlearn.comparison.steps import Cell, backfill, fit_cell_adapter, load_split
@@ -274,6 +275,42 @@ def test_an_adapter_maps_from_the_independent_model_and_is_fitted_once(recipe: R
     again = compare(replace(recipe, methods="independent,ridge"), out)["rows"][1]
     assert again["cross"] == row["cross"]
     assert (seed / "ridge" / "adapter.safetensors").stat().st_mtime_ns == fitted
+
+
+def test_a_map_with_labels_stands_beside_heads_with_the_same_labels(
+    recipe: Recipe, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ADAPTERS, "head", replace(ADAPTERS["head"], home="closed.ridge_map"))
+    out = tmp_path / "heads"
+    shutil.copytree(finished, out)
+    asked = replace(recipe, methods="head,ridge")
+    row, free = compare(asked, out)["rows"]
+    seed = out / "seed-0"
+    told, new_told = Features.load(seed / "old-train"), Features.load(seed / "independent" / "train")
+    old, new = Features.load(seed / "old-val"), Features.load(seed / "independent" / "val")
+    old_head, new_head = (fit_adapter("ridge", one.vectors, one.vectors) for one in (told, new_told))
+    without = compatibility(old_query=old, old_gallery=old, new_query=old, adapter=old_head)
+    backfill = compatibility(old_query=new, old_gallery=new, new_query=new, adapter=new_head)
+    assert row["old_head"] == without.to_dict()["cross"]
+    assert row["backfill_head"] == backfill.to_dict()["cross"]
+    assert row["gain_over_old_head"] == pytest.approx(row["cross"]["top1"] - row["old_head"]["top1"])
+    room = row["backfill_head"]["top1"] - row["old_self"]["top1"]
+    assert row["update_gain_head"] == pytest.approx((row["cross"]["top1"] - row["old_self"]["top1"]) / room)
+    assert set(row["cosine"]["old_head"]) == {"top1", "top5", "map_r"} != row["old_head"]
+    assert not [key for key in free if key.endswith("_head")]  # ridge is told no labels
+    results = json.loads((out / "results.json").read_text())
+    assert results["rows"][0]["intervals"]["backfill_head"]["top1"] == backfill.to_dict()["intervals"]["cross"]["top1"]
+    assert results["summary"][0]["old_head"]["top1"]["mean"] == row["old_head"]["top1"]
+    assert "head is fitted with labels. Through a head fitted with the same labels, old queries alone reach" in " ".join(
+        page_of(results).split()
+    )
+    page = (out / "report.html").read_text()
+    assert "backfill\n+ head" in page
+    (seed / "head" / "backfill-head.safetensors").unlink()  # as an earlier version left it
+    kept = json.loads((seed / "head" / "result.json").read_text())
+    lacking = {key: value for key, value in kept.items() if not key.endswith("_head")}
+    (seed / "head" / "result.json").write_text(json.dumps(lacking))
+    assert compare(asked, out)["rows"][0] == row
 
 
 def test_the_demo_has_something_to_gain_for_a_method_that_is_safe() -> None:

@@ -36,11 +36,15 @@ def test_the_table_names_extras_that_there_are() -> None:
         ("timm", "train --data digits --backbone resnet18 --out out --resize 8 --image-size 8"),
         ("matplotlib", "compare --recipe digits --out out"),
         ("jinja2", "compare --recipe digits --out out"),
+        ("sentence_transformers", "extract --data t.jsonl --model no/model --out out"),
+        ("openai", "extract --data t.jsonl --model openai:m --out out"),
+        ("tenacity", "extract --data t.jsonl --model openai:m --out out"),
         ("ray", "evaluate --engine ray --old-query q.npz --old-gallery q.npz --new-query q.npz"),
     ],
 )
 def test_a_missing_extra_is_told_in_one_line(library: str, command: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "q.npz", vectors=np.eye(3, dtype=np.float32), labels=[0, 1, 1], ids=[1, 2, 3])
+    (tmp_path / "t.jsonl").write_text('{"id": 1, "text": "a"}')
     done = without([library], *command.split(), folder=tmp_path)
     line = f"compatlearn: this needs {library}, which is not installed; pip install 'compatlearn[{EXTRAS[library]}]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
@@ -57,6 +61,13 @@ def test_vectors_need_no_extra(tmp_path: Path) -> None:
     for command in (adapt, evaluate, "pseudo --features old.npz --out p.safetensors"):
         done = without(list(EXTRAS), *command.split(), folder=tmp_path)
         assert done.returncode == 0, done.stderr
+
+
+def test_texts_need_no_extra_where_a_function_embeds_them(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,text\n1,a\n2,b\n")
+    (tmp_path / "mine.py").write_text("import numpy as np\ndef embed(texts): return np.eye(len(texts), 3)\n")
+    done = without(list(EXTRAS), *["extract", "--data", "t.csv", "--model", "mine:embed", "--out", "out"], folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "out: 2 features of 3 dimensions\n"), done.stderr
 
 
 def test_require_names_only_what_an_extra_brings(monkeypatch: pytest.MonkeyPatch) -> None:

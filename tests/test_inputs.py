@@ -378,7 +378,18 @@ def test_id_columns_of_images_that_cannot_be(capsys: pytest.CaptureFixture[str],
     assert open_images(str(image_folder(tmp_path / "pets", {CAT: 1, DOG: 1}))).ids_from == "file names"
 
 
-@pytest.mark.parametrize("name", ["clinc.json", "texts.csv", "vectors.faiss", "noname"])
+@pytest.mark.parametrize("name", ["clinc.json", "texts.csv"])
+def test_files_of_texts_without_a_column_of_texts(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text('{"a": 1}\n' * 10)
+    said = complaint(capsys, 1, "extract", "--data", path, "--model", "samples:mean_colour", "--out", tmp_path / "out")
+    assert said.startswith(f"{path} has no column 'text', only: ")
+    assert said.endswith("; name the one with the texts (--text-column)")
+    with pytest.raises(FormatError, match=f"is a {path.suffix} file, and images are read from Parquet"):
+        open_images(str(path))
+
+
+@pytest.mark.parametrize("name", ["vectors.faiss", "noname"])
 def test_files_that_hold_no_images(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text('{"a": 1}\n' * 10)

@@ -12,7 +12,7 @@ from compatlearn.features.features import Features
 from compatlearn.report.outcome import Outcome
 from compatlearn.report.results import Measures, Row, read_rows
 from compatlearn.report.summary import Estimate, interval, summarise
-from report_samples import CROSS, OLD, comparison, entries, failed, results, row, sweep
+from report_samples import CROSS, OLD, comparison, entries, failed, results, row, sweep, with_heads
 
 
 def line_of(*rows):
@@ -33,7 +33,9 @@ def with_gains(*gains):
 
 
 def test_a_row_is_written_as_it_was_read():
-    full = row("random-walk", 1) | {"cosine": {key: row("l2", 0)[key] for key in Measures.__dataclass_fields__}}
+    full = row("random-walk", 1) | {
+        "cosine": {key: row("l2", 0)[key] for key in Measures.__dataclass_fields__ if key in row("l2", 0)}
+    }
     full["cosine"]["intervals"] = row("l2", 0)["intervals"]
     unbounded = row("l2", 2) | {"update_gain": None}
     unbounded["intervals"] = unbounded["intervals"] | {"update_gain": ["-Infinity", "Infinity"]}
@@ -53,6 +55,19 @@ def test_a_row_has_the_keys_of_an_evaluation():
     kept = Measures.of(result)
     assert kept == Measures.from_dict(written)
     assert list(kept.to_dict().items()) == [(key, written[key]) for key in kept.to_dict()]
+
+
+def test_the_references_of_a_map_with_labels_are_kept_and_averaged():
+    rows = [with_heads(row("neighbour-head", seed, cross=0.55)) for seed in range(3)]
+    read = read_rows(rows)
+    assert [Row.from_dict(one.to_dict()) for one in read] == read
+    assert read[0].measures.old_head.top1.value == 0.45
+    assert {**rows[0]["intervals"]} == read[0].to_dict()["intervals"]
+    (line,) = summarise(read)
+    entry = line.to_dict()
+    assert entry["backfill_head"]["top1"] == {"mean": 0.65, "low": 0.65, "high": 0.65, "seeds": 3}
+    assert entry["update_gain_head"]["mean"] == pytest.approx(np.mean([one["update_gain_head"] for one in rows]))
+    assert "old_head" not in line_of(row("l2", 0)).to_dict()
 
 
 def test_rows_of_an_earlier_version_load():

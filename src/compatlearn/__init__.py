@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .adapters.adapter import Adapter, fit_adapter, load_adapter, save_adapter
     from .adapters.slerp import slerp
+    from .data.texts import Texts, open_texts
+    from .encoders.embed import embed_texts, extract_texts
+    from .encoders.text_encoder import TextEncoder
+    from .encoders.text_models import load_text_encoder
     from .errors import CompatlearnError, ConfigError, DataError, FormatError, IncompatibleError, TrainingError
     from .evaluation.compatibility import compatibility
     from .evaluation.relevance import Relevance
@@ -32,6 +36,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "adapters.adapter": ("Adapter", "fit_adapter", "load_adapter", "save_adapter"),
     "adapters.slerp": ("slerp",),
+    "data.texts": ("Texts", "open_texts"),
+    "encoders.embed": ("embed_texts", "extract_texts"),
+    "encoders.text_encoder": ("TextEncoder",),
+    "encoders.text_models": ("load_text_encoder",),
     "errors": ("CompatlearnError", "ConfigError", "DataError", "FormatError", "IncompatibleError", "TrainingError"),
     "evaluation.compatibility": ("compatibility",),
     "evaluation.relevance": ("Relevance",),
@@ -67,12 +75,18 @@ __all__ = [
     "QueryMap",
     "RegressionLoss",
     "Relevance",
+    "TextEncoder",
+    "Texts",
     "TrainingError",
     "compatibility",
+    "embed_texts",
+    "extract_texts",
     "fit_adapter",
     "influence_loss",
     "load_adapter",
+    "load_text_encoder",
     "mean_classifier",
+    "open_texts",
     "plan",
     "random_walk_classifier",
     "random_walk_weights",

@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -23,8 +22,6 @@ from .methods import GALLERY, QUERY, check_method
 from .pairs import BLOCK
 from .task import Tell, silent
 from .trials import Trial
-
-OTHERS = 4000  # items beside the pairs that a method may learn from, at most
 
 
 class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -125,7 +122,7 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         self._check()
         matched = Matched.by_id(new, old, names)
-        return self._fit(matched, tested=True, tell=tell, gallery=_others(old, matched, self.seed))
+        return self._fit(matched, tested=True, tell=tell, gallery=matched.others(old, self.seed))
 
     @torch.no_grad()
     def transform(self, vectors: Any) -> Any:
@@ -217,10 +214,10 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         seen = inspect(matched, directions=self.metric == "cosine")
         known = facts(matched, seen[1])
         tell(f"data: {known}")
-        wish = Wish(
-            self.method, self.options or {}, check_metric(self.metric), self.seed, self.unseen_classes, self.direction, gallery
-        )
         turned = self.direction == GALLERY
+        others = None if turned else gallery  # old vectors are what a map of the gallery is given, not what it gives
+        metric = check_metric(self.metric)
+        wish = Wish(self.method, self.options or {}, metric, self.seed, self.unseen_classes, self.direction, others)
         facing = matched.turned() if turned else matched
         choice = choose(facing, seen[0 if turned else 1], wish, tested=tested, tell=tell)
         self.method_, self.network_, self.trials_, self.test_ = choice.method, choice.network, choice.trials, choice.test
@@ -234,15 +231,6 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if network is None:
             raise NotFittedError("this Adapter is not fitted yet; call fit(new, old) first")
         return network
-
-
-def _others(old: Features, matched: Matched, seed: int) -> Tensor | None:
-    """Old vectors of some items that are none of the pairs; None where there are none."""
-    rest = np.setdiff1d(np.arange(len(old)), matched.pairs.old_rows.numpy())
-    if len(rest) == 0:
-        return None
-    rows = np.random.default_rng(seed).permutation(rest)[:OTHERS]
-    return as_tensor(np.asarray(old.vectors[np.sort(rows)]))
 
 
 def fit_adapter(

@@ -17,6 +17,7 @@ from ..metric import Metric
 from .file import Network, Record
 from .matched import Matched, Seen
 from .methods import ADAPTERS, AUTO, CANDIDATES, GALLERY, TRANSLATING, UNLABELLED
+from .pairs import Pairs
 from .task import Task, Tell, silent
 from .trials import KeptOut, Split, Trial, apply
 
@@ -55,7 +56,7 @@ class Choice:
     test: Trial | None
 
 
-def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell = silent) -> Choice:
+def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell = silent, refit: bool = True) -> Choice:
     """The method asked for, or the best of several, fitted to all pairs.
 
     Args:
@@ -64,6 +65,7 @@ def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell
         wish: what was asked for.
         tested: try a named method as well, before it is fitted to all pairs.
         tell: takes lines of progress.
+        refit: fit the winner to all pairs; else its map is that of the trial.
 
     Raises:
         DataError: too few pairs to choose by, or what a method needs is missing.
@@ -84,12 +86,18 @@ def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell
     best = max(fits, key=lambda name: _score(fits[name][1]))
     network, trial = fits[best]
     reporting = KeptOut(matched, split.reporting, split.gallery, wish.metric, wish.direction == GALLERY)
-    test = reporting.try_out(best, network, trial.fitted, trial.seconds, wish.seed, translated.get(best))
+    old_head = _old_head(matched, seen, replace(wish, method=best), split, tell)
+    test = reporting.try_out(
+        best, network, trial.fitted, trial.seconds, wish.seed, translated=translated.get(best), old_head=old_head
+    )
+    trials = {name: each for name, (_, each) in fits.items()} if wish.method == AUTO else {}
+    if not refit:
+        return Choice(best, network, trials, test)
     seconds = trial.seconds * len(matched) / trial.fitted
     tell(f"fitting {best} to all {len(matched)} pairs" + (f", about {seconds:.0f} s" if seconds > LONG else ""))
     named = replace(wish, method=best)
     network = fit_network(named, _task(matched, seen, named, tell))
-    return Choice(best, network, {name: each for name, (_, each) in fits.items()} if wish.method == AUTO else {}, test)
+    return Choice(best, network, trials, test)
 
 
 def fit_network(wish: Wish, task: Task) -> Network:
@@ -171,6 +179,20 @@ def _translated(matched: Matched, split: Split, network: Network, wish: Wish, ta
         known = (places < len(split.gallery)) & (split.gallery[places.clamp(max=len(split.gallery) - 1)] == out)
         vectors[places[known]] = apply(fit_network(wish, part), rows)[known]
     return vectors
+
+
+def _old_head(matched: Matched, seen: Seen, wish: Wish, split: Split, tell: Tell) -> Network | None:
+    """The same kind of map from old to old vectors, what the labels give without a new model; None for maps without labels."""
+    if not ADAPTERS[wish.method].needs_labels or wish.direction == GALLERY:
+        return None
+    tell(f"{wish.method}: the same head for old queries, to compare with")
+    old = matched.at(split.fitted)
+    pairs = Pairs(old.old, old.old, old.old_rows, old.old_rows)
+    try:
+        return fit_network(wish, Task(pairs, matched.labels_at(split.fitted), seen.unit, wish.seed))
+    except TrainingError as error:
+        tell(f"{wish.method}: no head for old queries, {error}")
+        return None
 
 
 def _task(matched: Matched, seen: Seen, wish: Wish, tell: Tell) -> Task:

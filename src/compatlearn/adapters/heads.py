@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..losses import InfluenceLoss, NeighbourLoss, RankingLoss
 from ..losses.ranking import INSTANCE
 from ..pseudo.table import build_classifier
-from .kernel import kernel_ridge_map
+from .kernel_fit import kernel_ridge_map
 from .linear import procrustes
 from .network import Loss, MapNetwork, scaled_network, train_map
 from .pairs import Pairs

@@ -17,6 +17,7 @@ from ..features.ids import pair
 from .pairs import BLOCK, Pairs
 
 FEWEST = 10  # pairs: of fewer nothing can be fitted that is worth a file
+OTHERS = 4000  # items beside the pairs that a method may learn from, at most
 NAMES = ("the new features", "the old features")
 
 
@@ -88,6 +89,14 @@ class Matched:
         """The other direction: the old side is given, the new one wanted."""
         names, spaces = self.names[::-1], (self.space_old, self.space_new)
         return Matched(self.pairs.turned(), self.labels, names, self.ids, *spaces)
+
+    def others(self, old: Features, seed: int) -> Tensor | None:
+        """Old vectors of some items that are none of the pairs; None where there are none."""
+        rest = np.setdiff1d(np.arange(len(old)), self.pairs.old_rows.numpy())
+        if len(rest) == 0:
+            return None
+        rows = np.random.default_rng(seed).permutation(rest)[:OTHERS]
+        return as_tensor(np.asarray(old.vectors[np.sort(rows)]))
 
     def at(self, rows: Int64[Tensor, " r"]) -> Pairs:
         """Some of the pairs, by number."""

@@ -44,7 +44,7 @@ ADAPTERS: dict[str, AdapterMethod] = {
     "centred-procrustes": AdapterMethod("procrustes around the means of both sides", "closed.centred_procrustes_map"),
     "ridge": AdapterMethod("affine, least squares, strength from held-out rows", "closed.ridge_map", ("strength",)),
     "adjoint": AdapterMethod("the transpose of the other direction's ridge: its scores, read backwards", "closed.adjoint_map"),
-    "kernel-ridge": AdapterMethod("ridge with a Gaussian kernel, closed form", "kernel.kernel_ridge_map", KERNEL_OPTIONS),
+    "kernel-ridge": AdapterMethod("ridge with a Gaussian kernel, closed form", "kernel_fit.kernel_ridge_map", KERNEL_OPTIONS),
     "residual-mlp": AdapterMethod("ridge plus a hidden layer, by regression", "heads.residual_mlp", ("epochs", "hidden")),
     "lambda-orthogonal": AdapterMethod(
         "a matrix that stays near a rotation", "heads.lambda_orthogonal", ("epochs", "threshold", "sharpness")

@@ -28,6 +28,7 @@ WANTED = 20  # of them at least, where a fifth of the pairs are that many
 DECIDING = 10  # of fewer queries an interval says nothing
 CLASSES_OUT = 0.2  # of the classes, where the gallery's are not those of the pairs
 NEIGHBOURS = 10
+FIGURES = ("mapped", "old", "gain", "old_head")  # of a trial, each with its interval
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class Trial:
         mapped: of mapped queries; None where too few were kept out to test.
         old: of the old model's queries, the same rows.
         gain: mapped − old, paired.
+        old_head: of a method that is fitted with labels: of old queries through the same kind of head, from old to old vectors,
+            fitted to the same pairs. What the labels give without a new model.
         cosine: mean of a mapped vector with the old one of the same item.
         seconds: that the fit took.
     """
@@ -97,6 +100,7 @@ class Trial:
     gain: Figure | None = None
     cosine: float | None = None
     seconds: float = 0.0
+    old_head: Figure | None = None
 
     @property
     def worth_it(self) -> bool | None:
@@ -113,6 +117,7 @@ class Trial:
         return (
             f"{text}, among {self.gallery} old vectors: {name} {self.mapped:.1%}, old queries {self.old:.1%}, "
             f"difference {_points(self.gain)}"
+            + (f"; old queries through the same head {self.old_head:.1%}, with no new model" if self.old_head else "")
         )
 
     def brief(self) -> str:
@@ -124,14 +129,14 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; figures in [0, 1], with their intervals."""
-        figures = {name: getattr(self, name) for name in ("mapped", "old", "gain")}
+        figures = {name: getattr(self, name) for name in FIGURES}
         plain = {name: None if figure is None else figure.to_dict() for name, figure in figures.items()}
         return vars(self) | plain
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Trial":
         """The trial that `to_dict` wrote."""
-        figures = {name: values[name] for name in ("mapped", "old", "gain")}
+        figures = {name: values.get(name) for name in FIGURES}
         read = {name: None if figure is None else Figure.from_dict(figure) for name, figure in figures.items()}
         return cls(**(values | read))
 
@@ -165,6 +170,7 @@ class KeptOut:
         seconds: float,
         seed: int,
         translated: Float[Tensor, "g d"] | None = None,
+        old_head: MapNetwork | KernelNetwork | None = None,
     ) -> Trial:
         """What the map scores, and the old queries beside it.
 
@@ -175,6 +181,7 @@ class KeptOut:
             seconds: that took.
             seed: of the bootstrap.
             translated: (g, d) the mapped gallery where `turned`, no item mapped by a fit that saw it.
+            old_head: the same kind of map from old to old vectors, fitted to the same pairs.
         """
         measure = "agreement" if self.matched.labels is None else "top1"
         about = (method, fitted, len(self), len(self.gallery), measure)
@@ -188,7 +195,12 @@ class KeptOut:
         asked = bootstrap(lambda means: means[:, 0], scores, seed=seed)
         before = bootstrap(lambda means: means[:, 1], scores, seed=seed)
         gain = bootstrap(lambda means: means[:, 0] - means[:, 1], scores, seed=seed)
-        return Trial(*about, mapped=asked, old=before, gain=gain, cosine=cosine, seconds=seconds)
+        without = None
+        if old_head is not None:
+            without = bootstrap(
+                lambda means: means[:, 0], self.right(apply(old_head, target), self._galleries[1])[:, None], seed=seed
+            )
+        return Trial(*about, mapped=asked, old=before, gain=gain, cosine=cosine, seconds=seconds, old_head=without)
 
     def right(self, queries: Float[Tensor, "q d"], gallery: Float[Tensor, "g d"]) -> Float[np.ndarray, " q"]:
         """Whether the nearest item is of the query's class; without labels, how much of a backfill's answer is found."""

@@ -1,1 +1,1 @@
-"""What is embedded: images by the name of their source, in Parquet or on the hub, and how they are split."""
+"""What is embedded: images and texts by the name of their source, in files or on the hub, and how they are split."""

@@ -66,7 +66,7 @@ def _check_parquet(path: Path) -> None:
     if not begins_as_parquet and path.suffix.lower() not in (".parquet", ".pq"):
         raise FormatError(
             f"{path} is a {path.suffix or 'nameless'} file, and images are read from Parquet, class folders or the hub; "
-            "write a Parquet file with the columns image and label"
+            "write a Parquet file with the columns image and label (texts: .jsonl, .csv, .tsv or Parquet)"
         )
 
 

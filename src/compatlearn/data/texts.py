@@ -69,8 +69,8 @@ class Texts:
             DataError: a text that is empty, no text, or has NUL bytes; ids or labels that cannot be used; counts that differ.
         """
         columns: dict[str, list[Any]] = {"text": list(texts)}
-        columns |= {} if ids is None else {"id": list(ids)}
-        columns |= {} if labels is None else {"label": list(labels)}
+        columns |= {} if ids is None else {"id": ids.tolist() if isinstance(ids, np.ndarray) else list(ids)}
+        columns |= {} if labels is None else {"label": labels.tolist() if isinstance(labels, np.ndarray) else list(labels)}
         if len({len(column) for column in columns.values()}) > 1:
             counts = ", ".join(f"{len(column)} {name}s" for name, column in columns.items())
             raise DataError(f"{source}: {counts}; give every text one of each")
@@ -176,8 +176,8 @@ def _name_and_split(data: str, split: str | None) -> tuple[str, str | None]:
 
 
 def _files(path: Path) -> list[Path]:
-    """The files of texts in a folder; Parquet ones only where there are no others."""
-    found = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    """The files of texts in a folder, Parquet ones only where there are no others; `metadata.*` is about pictures there."""
+    found = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith((".", "metadata.")))
     plain = [file for file in found if file.suffix.lower() in KINDS and not file.name.endswith(".json")]
     return plain or [file for file in found if _is_parquet(file)]
 

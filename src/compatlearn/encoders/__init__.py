@@ -1,1 +1,1 @@
-"""What makes vectors: networks, functions, models that were trained here; and the extraction of features."""
+"""What makes vectors, of pictures and of texts: networks, services, functions; and the extraction of features."""

@@ -56,7 +56,7 @@ def embed_texts(encoder: TextEncoder, texts: Texts) -> Features:
 def extract_texts(
     encoder: TextEncoder, texts: Texts, out: Path, *, shard_rows: int = 16384, dtype: str = "float32"
 ) -> Features:
-    """Features of texts on disk. Run again after an interruption, it goes on after the last batch that was answered: of a
+    """Features of texts on disk. Run again after an interruption, it resumes after the last batch that was answered: of a
     process that is killed, only the requests that were under way are asked again. A text that comes twice is embedded once.
 
     Args:
@@ -132,7 +132,7 @@ def _fill(encoder: TextEncoder, texts: Texts, writer: FeatureWriter, missing: li
             planned = writer.planned(shard)
             labels = None if texts.labels is None else texts.labels[planned]
             writer.write(shard, journal.vectors(keys[row] for row in planned), labels, texts.ids[planned])
-            journal.shrink({key for key, end in last.items() if end > shard})
+            journal.shrink(lambda key, shard=shard: last.get(key, -1) > shard)  # type: ignore[misc]
     finally:
         _say(encoder.receipt())
 

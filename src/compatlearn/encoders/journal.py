@@ -5,7 +5,7 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -94,18 +94,18 @@ class Journal:
             for key in keys:
                 self._file.seek(self._places[key])
                 rows.append(self._file.read(width))
-        return np.frombuffer(b"".join(rows), dtype="<f4").astype(np.float32).reshape(len(rows), -1)
+        return np.frombuffer(b"".join(rows), dtype="<f4").astype(np.float32).reshape(len(rows), width // 4)
 
-    def shrink(self, keys: Set[bytes]) -> None:
+    def shrink(self, needed: Callable[[bytes], bool]) -> None:
         """Forget what is not needed again, where that is at least half; one text stays, for it tells the dimension.
 
         Args:
-            keys: the needed ones, known or not.
+            needed: whether a text is needed again, by its key.
 
         Raises:
             DataError: the disk is full.
         """
-        kept = [key for key in self._places if key in keys] or list(self._places)[:1]
+        kept = [key for key in self._places if needed(key)] or list(self._places)[:1]
         if 2 * len(kept) > len(self._places):
             return
         record = _record(kept, self.vectors(kept))

@@ -76,6 +76,7 @@ def service_encoder(
         concurrency=concurrency,
         notice=service.estimate,
         receipt=service.receipt,
+        paid=True,
     )
 
 
@@ -97,9 +98,10 @@ class _Service:
         return f"{self.model} at {self._address()}: {len(texts):,} texts, about {tokens:,.0f} tokens, {cost}"
 
     def receipt(self) -> str:
-        """What the service says that it counted."""
-        cost = "" if self.price is None else f", ${self._cost(float(self.tokens))} at ${self.price:g} per million"
-        return f"{self.model} counted {self.tokens:,} tokens{cost}" if self.tokens else ""
+        """What the service says that it counted since the last receipt."""
+        tokens, self.tokens = self.tokens, 0
+        cost = "" if self.price is None else f", ${self._cost(float(tokens))} at ${self.price:g} per million"
+        return f"{self.model} counted {tokens:,} tokens{cost}" if tokens else ""
 
     def embed(self, texts: list[str]) -> Float[np.ndarray, "b d"]:
         """One request, repeated where that can help."""

@@ -1,8 +1,10 @@
 """Texts through a model, batch by batch: within its limits, several at a time, every answer checked."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +21,7 @@ def encode_batches(
 ) -> None:
     """Embed some of the texts, `encoder.concurrency` batches at a time; each checked batch is kept as soon as it is there.
 
-    After a failure no further batch is begun, and those under way are waited for and kept.
+    After a failure, or Ctrl-C where each text is paid for, no further batch is begun, and those under way are kept.
 
     Args:
         encoder: the model.
@@ -45,8 +47,13 @@ def encode_batches(
         keep(batch, vectors)
         return len(batch)
 
-    for count in _run(work, iter(batches), encoder.concurrency):
-        show(count)
+    if encoder.concurrency == 1 and not encoder.paid:  # here, so that Ctrl-C ends it at once
+        for batch in batches:
+            show(work(batch))
+        return
+    with closing(_in_threads(work, iter(batches), encoder.concurrency)) as counts:
+        for count in counts:
+            show(count)
 
 
 def in_batches(encoder: TextEncoder, texts: Texts, rows: Sequence[int]) -> Iterator[list[int]]:
@@ -72,19 +79,14 @@ def in_batches(encoder: TextEncoder, texts: Texts, rows: Sequence[int]) -> Itera
         yield batch
 
 
-def _run(work: Callable[[list[int]], int], batches: Iterator[list[int]], concurrency: int) -> Iterator[int]:
-    """What `work` returns for each batch, as they finish."""
-    if concurrency == 1:  # here, so that Ctrl-C ends it
-        yield from map(work, batches)
-        return
+def _in_threads(work: Callable[[list[int]], int], batches: Iterator[list[int]], concurrency: int) -> Generator[int]:
+    """What `work` returns for each batch, as they finish; however it ends, what is under way is waited for."""
     under_way: set[Future[int]] = set()
     with ThreadPoolExecutor(concurrency) as pool:
-        for batch in batches:
-            under_way.add(pool.submit(work, batch))
-            if len(under_way) == concurrency:
-                finished, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in finished)
-        while under_way:
+        while True:
+            under_way |= {pool.submit(work, batch) for batch in islice(batches, concurrency - len(under_way))}
+            if not under_way:
+                return
             finished, under_way = wait(under_way, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in finished)
 

@@ -36,6 +36,7 @@ class TextEncoder:
         concurrency: batches at a time.
         options: what else decides about the vectors, such as a prompt; a resumed extraction must have the same.
         notice: texts → a line about them that is worth saying before the work; "" is none.
+        paid: whether each text costs money; then Ctrl-C waits for the answers that are under way.
         receipt: a line that is worth saying after the work; "" is none.
     """
 
@@ -47,6 +48,7 @@ class TextEncoder:
     options: dict[str, Any] = field(default_factory=dict)
     notice: Callable[[Sequence[str]], str] = lambda texts: ""
     receipt: Callable[[], str] = lambda: ""
+    paid: bool = False
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.batch_characters, self.concurrency) < 1:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from ..files import write_text
 from .advice import ROLLBACK, Files, advice
@@ -39,12 +40,22 @@ def write_html(
 
 def render(outcome: Outcome, pictures: Sequence[PictureRow] = (), files: Files | None = None) -> str:
     """The page as text; see `write_html`."""
+    return fill("page.html.jinja", _content(outcome, pictures, files))
+
+
+def fill(template: str, content: Mapping[str, Any]) -> str:
+    """A page of the house: a template of this package with its style sheet; whatever is not `Markup` is escaped.
+
+    Args:
+        template: name of the file.
+        content: what the template asks for.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_template()).render(_content(outcome, pictures, files))
+    return environment.from_string(_read(template)).render(content, style=Markup(_read("page.css").rstrip()))
 
 
-def _template() -> str:
-    return files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8")
+def _read(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _content(outcome: Outcome, pictures: Sequence[PictureRow], run: Files | None) -> dict[str, Any]:

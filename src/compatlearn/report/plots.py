@@ -60,7 +60,7 @@ def differences(dots: Sequence[Dot], backfill: float | None, *, alt: str) -> str
     """
     left, right = axis_of(dots, backfill)
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes(1.25 + 0.27 * len(dots))
+        figure, axes = new_axes(1.25 + 0.27 * len(dots))
         axes.grid(visible=False, axis="y")
         handles: list[Any] = [(axes.axvline(0, color=INK, lw=1.2), "the old model today")]
         if backfill is not None and left < backfill < right:
@@ -73,8 +73,8 @@ def differences(dots: Sequence[Dot], backfill: float | None, *, alt: str) -> str
         axes.set_yticks(range(len(dots)), [_short(dot.name, 34) for dot in dots])
         axes.set(xlim=(left, right), ylim=(len(dots) - 0.4, -0.6), xlabel="cross − old self, points of top-1")
         axes.tick_params(axis="y", length=0)
-        _legend(figure, handles, columns=2)
-        return _svg(figure, "differences", alt)
+        add_legend(figure, handles, columns=2)
+        return as_svg(figure, "differences", alt)
 
 
 def axis_of(dots: Sequence[Dot], backfill: float | None = None) -> tuple[float, float]:
@@ -106,7 +106,7 @@ def _draw(axes: Axes, place: int, dot: Dot, left: float, right: float) -> None:
 def curves(series: Sequence[tuple[str, Sequence[float], str]], *, alt: str) -> str:
     """Accuracy against k = 1, 2, …; each of `series` is (name, accuracies in [0, 1], "reference" or "method")."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes(3.5)
+        figure, axes = new_axes(3.5)
         drawn, references, handles = 0, 0, []
         for name, values, kind in series:
             ranks = np.arange(1, len(values) + 1)
@@ -121,8 +121,8 @@ def curves(series: Sequence[tuple[str, Sequence[float], str]], *, alt: str) -> s
             handles.append((axes.plot(ranks, 100 * np.asarray(values), **style)[0], name))
         axes.set(xlabel="k: a hit if any of the first k has the query's label", ylabel="accuracy, %")
         axes.set_xticks(TICKS)
-        _legend(figure, handles, columns=2 if max(len(name) for name, *_ in series) < 20 else 1)
-        return _svg(figure, "curves", alt)
+        add_legend(figure, handles, columns=2 if max(len(name) for name, *_ in series) < 20 else 1)
+        return as_svg(figure, "curves", alt)
 
 
 def class_changes(changes: Sequence[tuple[str, float]], *, alt: str) -> str:
@@ -130,7 +130,7 @@ def class_changes(changes: Sequence[tuple[str, float]], *, alt: str) -> str:
     values = np.array([100 * change for _, change in changes])
     named = len(values) <= 20
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes(0.75 + 0.21 * len(values) if named else 2.9)
+        figure, axes = new_axes(0.75 + 0.21 * len(values) if named else 2.9)
         colours = [GAINED if value >= 0 else LOST for value in values]
         if named:
             axes.barh(range(len(values)), values, 0.72, color=colours)
@@ -148,15 +148,17 @@ def class_changes(changes: Sequence[tuple[str, float]], *, alt: str) -> str:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(visible=False, axis="x")
             axes.axhline(0, color=INK, lw=1)
-        return _svg(figure, "classes", alt)
+        return as_svg(figure, "classes", alt)
 
 
-def _axes(height: float) -> tuple[Figure, Axes]:
+def new_axes(height: float) -> tuple[Figure, Axes]:
+    """Empty axes as wide as a phone, `height` inches high."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _legend(figure: Figure, handles: list[tuple[Any, str]], columns: int = 1) -> None:
+def add_legend(figure: Figure, handles: list[tuple[Any, str]], columns: int = 1) -> None:
+    """The names of what is drawn, below the plot."""
     if handles:
         shown, names = zip(*handles, strict=True)
         figure.legend(shown, names, loc="outside lower left", ncols=columns, fontsize=9, handlelength=2.4)
@@ -166,7 +168,7 @@ def _short(name: str, limit: int = 18) -> str:
     return (name if len(name) <= limit else name[: limit - 1] + "…").replace("$", r"\$")  # a pair would be mathematics
 
 
-def _svg(figure: Figure, name: str, alt: str) -> str:
+def as_svg(figure: Figure, name: str, alt: str) -> str:
     """The figure as an SVG element: no prolog, ids of its own, the page's type and colours, a text that stands for it."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))

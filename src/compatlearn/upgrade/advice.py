@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import ConfigError
 from ..evaluation.figures import Figure
 from .cost import Cost
 
@@ -49,6 +50,22 @@ class Measured:
             "needs": list(self.needs),
             "reason": self.reason,
         }
+
+
+def check_shares(budget: float, goal: float) -> None:
+    """Refuse shares that are none.
+
+    Args:
+        budget: share of the gallery that may be embedded anew.
+        goal: share of the best gain that is enough.
+
+    Raises:
+        ConfigError: a budget outside [0, 1], or a goal outside (0, 1].
+    """
+    if not 0 <= budget <= 1:
+        raise ConfigError(f"budget must be a share of the gallery, from 0 to 1; got {budget}")
+    if not 0 < goal <= 1:
+        raise ConfigError(f"goal must be a share of the best gain, above 0 and at most 1; got {goal}")
 
 
 def recommend(rungs: Sequence[Measured], primary: str, items: int, budget: float, goal: float) -> tuple[str, str]:

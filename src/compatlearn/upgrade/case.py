@@ -11,7 +11,7 @@ from ..indexes.exact import search
 from ..metric import Metric
 from .truth import DEPTH, Truth
 
-Rows = Float[np.ndarray, "n d"]
+Rows = Float[np.ndarray, "_ _"]  # (n, d)
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,13 @@ def cost_of(
     vector = width * FLOAT
     embedded = {"backfill": items - pairs, "partial": max(0, round(budget * items) - pairs)}.get(rung.name, 0)
     if rung.name == "cascade" and parts is not None:
-        embedded = len(np.unique(np.concatenate([proposed(case, maps, rows).ravel() for rows, maps in parts])))
+        items_embedded = np.unique(np.concatenate([proposed(case, maps, rows).ravel() for rows, maps in parts]))
+        embedded = int((items_embedded >= 0).sum())  # -1: a query found fewer
     written = {"translated": items, "translated+fused": items, "partial": items, "backfill": items, "cascade": embedded}
     spent = {"mapped": ("query",), "fused": ("query",), "cascade": ("query",), "translated+fused": ("gallery",)}
-    micro = sum(times.get(direction, 0.0) for direction in spent.get(rung.name, ()))
+    if case.old is not None:
+        spent["partial"] = ("gallery",)  # it joins both spaces as well
+    micro = sum((times.get(direction, 0.0) for direction in spent.get(rung.name, ())), start=0.0)
     return Cost(embedded, written.get(rung.name, 0) * vector, micro)
 
 

@@ -4,17 +4,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
 from ..adapters.methods import GALLERY
 from ..evaluation.figures import Figure, bootstrap
 from .case import Case, directed
-from .maps import Maps, Methods, Pairs, fit
+from .maps import Methods, Pairs, fit
+from .measure import Part
 from .order import Order
 from .rungs import ask_partial
 from .truth import DEPTH
 
-SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of the gallery, embedded anew
+SHARES = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the gallery, embedded anew
 PARTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # of the pairs
 FEWEST = 20  # pairs that a point of the curve needs
 ITEMS, QUERIES = 20_000, 500  # that a curve of pairs is measured on, at most
@@ -53,12 +53,15 @@ def learning_curve(case: Case, pairs: Pairs, methods: Methods, seed: int) -> Cur
     items = np.sort(random.permutation(len(case.items))[:ITEMS])
     rows = np.sort(random.permutation(len(case))[:QUERIES])
     order = random.permutation(len(pairs))
+    places = np.full(len(case.items) + 1, -1)  # of every item among those drawn; the last is that of "none"
+    places[items] = np.arange(len(items))
+    drawn = replace(case, own=places[case.own])
     sizes = [size for part in PARTS if (size := int(part * len(pairs))) >= FEWEST]
     figures = []
     for size in sizes:
         adapter = fit(pairs.take(np.sort(order[:size])), methods.gallery, GALLERY, case.metric, seed)
         translated = directed(adapter.transform(case.items[items]), case.metric)
-        found = replace(case, own=np.full(len(case), -1)).search(case.new[rows], translated, rows, DEPTH)
+        found = drawn.search(case.new[rows], translated, rows, DEPTH)
         scores = case.truth.scores(rows, np.where(found < 0, -1, items[found]))[case.truth.primary]
         figures.append(bootstrap(lambda means: means[:, 0], scores[:, None], seed=seed))
     enough = [size for size, figure in zip(sizes, figures, strict=True) if figure.value >= figures[-1].value - CLOSE]
@@ -68,7 +71,7 @@ def learning_curve(case: Case, pairs: Pairs, methods: Methods, seed: int) -> Cur
 
 def partial_curve(
     case: Case,
-    parts: list[tuple[Int[np.ndarray, " r"], Maps]],
+    parts: list[Part],
     orders: dict[str, list[np.ndarray]],
     seed: int,
 ) -> dict[str, Curve]:
@@ -85,9 +88,10 @@ def partial_curve(
         figures = []
         for share in SHARES:
             scores = np.zeros(len(case))
-            for (rows, maps), items in zip(parts, order, strict=True):
-                found = ask_partial(case, maps, rows, Order(name, items[: round(share * len(items))]))
-                scores[rows] = case.truth.scores(rows, found)[case.truth.primary]
+            for part, items in zip(parts, order, strict=True):
+                first = items[: round(share * len(items))]
+                found = ask_partial(case, part.refitted(case, first), part.rows, Order(name, first))
+                scores[part.rows] = case.truth.scores(part.rows, found)[case.truth.primary]
             figures.append(bootstrap(lambda means: means[:, 0], scores[:, None], seed=seed))
         curves[name] = Curve(SHARES, tuple(figures))
     return curves

@@ -10,11 +10,11 @@ from ..evaluation.relevance import Relevance
 from ..features.features import Features
 from ..features.ids import Items, check_space, require_rows, rows_of
 from ..metric import Metric
-from .case import Case, directed
+from .case import Case, Rows, directed
 from .maps import Pairs
 from .truth import AGREEING, Agreeing, Judged, Truth
 
-FEWEST = 10  # pairs
+FEWEST = 30  # pairs: of fewer nothing is left to fit once some are kept out to choose by
 HALF = 0.5  # of a gallery, at most, serve as pairs; the others are known answers of a backfill
 SEARCHED = 200_000  # items that a plan searches, at most
 
@@ -60,7 +60,8 @@ def gather(
     gallery = Items.of(old_gallery, "the old gallery")
     fresh = Items.of(pairs_new, "the new pairs")
     stored = gallery if pairs_old is None else Items.of(pairs_old, "the old pairs")
-    check_space(gallery, stored)
+    _check_widths(stored, gallery, "old")
+    check_space(stored, gallery)
     places = require_rows(fresh, stored)
     notes: list[str] = []
     if len(fresh) < FEWEST:
@@ -82,37 +83,69 @@ def gather(
     if len(rest) > SEARCHED:
         rest = np.sort(np.random.default_rng(seed).permutation(rest)[:SEARCHED])
         notes.append(f"{SEARCHED} of {int(left.sum())} items, drawn at random, are searched")
-    new_rows = _new_vectors(rest, known, pairs_new, gallery, backfill)
+    new_rows = _new_vectors(rest, known, fresh, gallery, backfill, metric)
     labels = pairs_new.labels if pairs_new.has_labels else None
     pairs = Pairs(
-        directed(pairs_new.vectors[chosen], metric),
-        directed(np.asarray(stored.vectors[places[chosen]]), metric),
+        _rows(fresh, chosen, metric),
+        _rows(stored, places[chosen], metric),
         None if labels is None else labels[chosen],
     )
     case = None
     if new_queries is not None:
-        case = _case(old_gallery, rest, new_rows, new_queries, old_queries, relevance, metric, notes)
-    asked = None if new_queries is None else directed(new_queries.vectors, metric)
+        case = _case(old_gallery, gallery, rest, new_rows, new_queries, old_queries, relevance, metric, notes)
+    asked = None if new_queries is None else _rows(Items.of(new_queries, "the new queries"), None, metric)
     return Given(pairs, fresh.ids[chosen], case, asked, len(gallery), tuple(notes))
 
 
 def _new_vectors(
-    rest: Int[np.ndarray, " n"], known: Int[np.ndarray, " g"], pairs_new: Features, gallery: Items, backfill: Features | None
-) -> np.ndarray | None:
+    rest: Int[np.ndarray, " n"],
+    known: Int[np.ndarray, " g"],
+    fresh: Items,
+    gallery: Items,
+    backfill: Features | None,
+    metric: Metric,
+) -> Rows | None:
     """True new vectors of the items that are searched, from a backfill or from pairs that do not serve as such."""
     if backfill is not None:
         whole = Items.of(backfill, "the backfill")
-        wanted = replace(gallery, ids=gallery.ids[rest], name="the old gallery")
-        return np.asarray(whole.vectors[require_rows(wanted, whole)], dtype=np.float32)
+        _check_widths(whole, fresh, "new")
+        labels = None if gallery.labels is None else gallery.labels[rest]
+        return _rows(whole, require_rows(replace(gallery, ids=gallery.ids[rest], labels=labels), whole), metric)
     if len(rest) and (known[rest] >= 0).all():
-        return np.asarray(pairs_new.vectors[known[rest]], dtype=np.float32)
+        return _rows(fresh, known[rest], metric)
     return None
+
+
+def _rows(items: Items, rows: Int[np.ndarray, " n"] | None, metric: Metric) -> Rows:
+    """Some vectors, or all, as the metric sees them; DataError naming the side, row and id of one that cannot be used."""
+    rows = np.arange(len(items)) if rows is None else rows
+    vectors = np.asarray(items.vectors[rows], dtype=np.float32)
+    faults = {"NaN or infinity": ~np.isfinite(vectors).all(axis=1)}
+    if metric == "cosine":
+        faults["length zero"] = (vectors == 0).all(axis=1)
+    for fault, mask in faults.items():
+        if bad := rows[mask].tolist():
+            where = f"row {bad[0]}" if items.ids_or_none is None else f"row {bad[0]}, id {items.ids[bad[0]].item()!r}"
+            raise DataError(
+                f"{len(bad)} of {len(rows)} vectors of {items.name} have {fault} (first: {where}); drop or extract them again"
+            )
+    return directed(vectors, metric)
+
+
+def _check_widths(one: Items, other: Items, model: str) -> None:
+    widths = one.vectors.shape[1], other.vectors.shape[1]
+    if widths[0] != widths[1]:
+        have = "has" if one.name == "the backfill" else "have"
+        raise IncompatibleError(
+            f"{one.name} {have} {widths[0]} dimensions and {other.name} {widths[1]}; both must be of the {model} model"
+        )
 
 
 def _case(
     old_gallery: Features,
+    gallery: Items,
     rest: Int[np.ndarray, " n"],
-    fresh: np.ndarray | None,
+    fresh: Rows | None,
     new_queries: Features,
     old_queries: Features | None,
     relevance: Relevance | None,
@@ -127,16 +160,16 @@ def _case(
     old = None
     if old_queries is not None:
         others = Items.of(old_queries, "the old queries")
+        _check_widths(others, items, "old")
         check_space(others, items)
-        old = directed(np.asarray(others.in_order_of(queries).vectors), metric)
+        old = _rows(others.in_order_of(queries), None, metric)
     own = rows_of(queries, items) if queries.ids.dtype.kind == items.ids.dtype.kind and _same_ids(queries, items) else None
     own = np.full(len(queries), -1) if own is None else own
-    new = directed(new_queries.vectors, metric)
-    true = None if fresh is None else directed(fresh, metric)
+    new = _rows(queries, None, metric)
     what = f"{len(queries)} queries, {len(items)} items; the pairs are left out"
     nobody = Agreeing(np.empty((0, 0), dtype=np.int64))
-    vectors = directed(np.asarray(items.vectors), metric)
-    case = Case(new, old, vectors, true, own, nobody, metric, queries.ids, items.ids, what)
+    vectors = _rows(gallery, rest, metric)
+    case = Case(new, old, vectors, fresh, own, nobody, metric, queries.ids, items.ids, what)
     truth: Truth
     if relevance is not None:
         judged = relevance.at(queries.ids, items.ids)
@@ -153,8 +186,8 @@ def _case(
         truth = Judged(judged, own, "ndcg10")
     elif queries.labels is not None and items.labels is not None:
         truth = Judged(Relevance.from_labels(queries.labels, items.labels), own, "top1")
-    elif true is not None:
-        truth = Agreeing(case.search(new, true, case.rows, min(AGREEING, len(items) - 1)))
+    elif fresh is not None:
+        truth = Agreeing(case.search(new, fresh, case.rows, min(AGREEING, len(items) - 1)))
     else:
         return None
     return replace(case, truth=truth)

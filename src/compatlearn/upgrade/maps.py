@@ -5,13 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from ..adapters.adapter import Adapter
-from ..adapters.methods import ADAPTERS, GALLERY, QUERY
+from ..adapters.choice import Wish, choose
+from ..adapters.matched import Matched, inspect
+from ..adapters.methods import ADAPTERS, AUTO, GALLERY, QUERY
 from ..adapters.task import Tell, silent
 from ..evaluation.figures import bootstrap
-from ..features.features import Features
 from ..metric import Metric
 from .case import Case, Rows, directed
 from .truth import AGREEING, Agreeing
@@ -210,14 +212,15 @@ def choose_methods(
     """
     names, trials = {}, {}
     for direction in (QUERY, GALLERY):
-        adapter = Adapter("auto", direction, seed, metric)
-        ids = np.arange(len(pairs) + (0 if others is None else len(others)))
-        old = pairs.old if others is None else np.concatenate([pairs.old, others])
-        labels = pairs.labels if direction == QUERY else None
-        new = Features(pairs.new, labels, ids[: len(pairs)], ids_from="plan")
-        adapter.fit_features(new, Features(old, ids=ids, ids_from="plan"), tell=tell)
-        names[direction] = adapter.method_
-        trials[direction] = {name: trial.to_dict() for name, trial in adapter.trials_.items()}
+        turned = direction == GALLERY
+        matched = Matched.by_row(pairs.new, pairs.old, None if turned else pairs.labels)
+        seen = inspect(matched, directions=metric == "cosine")
+        facing = matched.turned() if turned else matched
+        further = None if others is None else torch.from_numpy(others)
+        wish = Wish(AUTO, {}, metric, seed, False, direction, further)
+        choice = choose(facing, seen[0 if turned else 1], wish, tested=True, tell=tell, refit=False)
+        names[direction] = choice.method
+        trials[direction] = {name: trial.to_dict() for name, trial in choice.trials.items()}
     return Methods(names[QUERY], names[GALLERY]), trials
 
 

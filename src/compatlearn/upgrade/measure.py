@@ -1,26 +1,60 @@
 """A case measured: maps for its queries, what every rung scores, and what it costs."""
 
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from ..adapters.adapter import Adapter
+from ..adapters.methods import GALLERY
 from ..evaluation.figures import Figure, bootstrap
 from .advice import Measured
-from .case import Case, Rows
+from .case import Case, Rows, directed
 from .cost import Cost, cost_of
 from .given import Given
-from .maps import Maps, Methods, Pairs, apply_maps
-from .order import Order, order_of
+from .maps import Maps, Methods, Pairs, apply_maps, fit
+from .order import ORDERS, Order, order_of
 from .rungs import Rung
 from .truth import Scores
 
 LOGGED = 0.05  # of the pairs: fewer logged queries are not worth fitting the maps twice
 ORDER = "density"  # of a partial backfill
 
-Part: TypeAlias = tuple[Int[np.ndarray, " r"], Maps]  # some queries, and maps that none of them was fitted to
+REFITTED = 10_000  # pairs and re-embedded items that the map of a partial backfill is fitted to again, at most
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some queries, and maps that none of them was fitted to.
+
+    Attributes:
+        rows: (r,) numbers of the queries.
+        maps: for these queries.
+        pairs: that the maps were fitted to; None where the items themselves are the pairs.
+        log: logged queries that the maps were fitted to as well.
+        seed: of the fit.
+    """
+
+    rows: Int[np.ndarray, " r"]
+    maps: Maps
+    pairs: Pairs | None = None
+    log: Pairs | None = None
+    seed: int = 0
+
+    def refitted(self, case: Case, first: Int[np.ndarray, " p"]) -> Maps:
+        """The maps after some items were embedded anew: these are pairs now, and the gallery's map learns from them.
+
+        Args:
+            case: the items, with their true new vectors.
+            first: (p,) the items that were embedded.
+        """
+        if self.pairs is None or case.fresh is None or not 0 < len(first) <= REFITTED - len(self.pairs):
+            return self.maps
+        pairs = replace(self.pairs, labels=None) + Pairs(case.fresh[first], case.items[first])
+        gallery = fit(pairs, self.maps.methods.gallery, GALLERY, case.metric, self.seed, log=self.log)
+        asked = None if case.old is None else directed(gallery.transform(case.old[self.rows]), case.metric)
+        return replace(self.maps, translated=directed(gallery.transform(case.items), case.metric), asked=asked)
 
 
 def maps_for(
@@ -29,14 +63,14 @@ def maps_for(
     """Maps for the queries: one for all, or for each half one that was fitted to the other half as well."""
     if case.old is None or len(case) < LOGGED * 2 * len(pairs):
         maps, adapters = apply_maps(case, pairs, methods, seed, others)
-        return [(case.rows, maps)], adapters
+        return [Part(case.rows, maps, pairs, None, seed)], adapters
     order = np.random.default_rng(seed).permutation(len(case))
     halves = [np.sort(half) for half in np.array_split(order, 2)]
     parts = []
     for rows, rest in (halves, halves[::-1]):
         log = Pairs(case.new[rest], case.old[rest])
         maps, adapters = apply_maps(case, pairs, methods, seed, others, log)
-        parts.append((rows, maps.of(rows)))
+        parts.append(Part(rows, maps.of(rows), pairs, log, seed))
     return parts, adapters
 
 
@@ -45,11 +79,11 @@ def orders_of(case: Case, parts: list[Part], pairs: Pairs, crossing: Rows, seed:
     if case.fresh is None:
         return {ORDER: [np.zeros(0, dtype=np.int64)] * len(parts)}
     found: dict[str, list[np.ndarray]] = {}
-    for name in ("random", "error", ORDER, "density×error"):
-        for rows, maps in parts:
-            rest = np.setdiff1d(case.rows, rows)
+    for name in ORDERS:
+        for part in parts:
+            rest = np.setdiff1d(case.rows, part.rows)
             log = case.new[rest] if len(rest) else pairs.new
-            found.setdefault(name, []).append(order_of(name, case, maps.translated, pairs, crossing, log, seed))
+            found.setdefault(name, []).append(order_of(name, case, part.maps.translated, pairs, crossing, log, seed))
     return found
 
 
@@ -64,11 +98,12 @@ class Scored:
 
 def score(rung: Rung, case: Case, parts: list[Part], order: list[np.ndarray], budget: float) -> Scored:
     found: np.ndarray | None = None
-    for (rows, maps), items in zip(parts, order, strict=True):
-        first = Order(ORDER, items[: round(budget * len(items))])
-        hits = rung.search(case, maps, rows, first)
+    for part, items in zip(parts, order, strict=True):
+        first = items[: round(budget * len(items))]
+        maps = part.refitted(case, first) if rung.name == "partial" else part.maps
+        hits = rung.search(case, maps, part.rows, Order(ORDER, first))
         found = np.full((len(case), hits.shape[1]), -1) if found is None else found
-        found[rows] = hits
+        found[part.rows] = hits
     assert found is not None
     return Scored(case.truth.scores(case.rows, found), case.truth.first_right(case.rows, found), found)
 
@@ -110,7 +145,7 @@ def measured(
 
 
 def _cost(rung: Rung, case: Case, parts: list[Part] | None, given: Given, budget: float, times: dict[str, float]) -> Cost:
-    touched = None if parts is None else [(rows, maps) for rows, maps in parts]
+    touched = None if parts is None else [(part.rows, part.maps) for part in parts]
     return cost_of(rung, case, touched, given.items, len(given.pairs), budget, times)
 
 

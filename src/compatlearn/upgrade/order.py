@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..adapters.kernel import kernel_ridge_map
+from ..adapters.kernel_fit import kernel_ridge_map
 from ..adapters.pairs import Pairs as Matched
 from ..adapters.task import Task
 from .case import Case, Rows
@@ -13,7 +13,7 @@ from .maps import Pairs
 
 import torch  # isort: skip
 
-ORDERS = ("random", "error", "density", "density×error")
+ORDERS = ("random", "error", "density")
 NEAR = 20  # items that a query of the log makes matter
 
 
@@ -41,7 +41,7 @@ def order_of(
     """(n,) the rows of the items, those first that a partial backfill should embed first.
 
     Args:
-        name: one of `ORDERS`: at random; by the predicted error of the translation; by how near queries come; by both.
+        name: one of `ORDERS`: at random; by the predicted error of the translation; by how often queries find them.
         case: the items.
         translated: (n, d_new) the items as the map gives them.
         pairs: new and old vectors that the map was fitted to.
@@ -54,11 +54,7 @@ def order_of(
     drawn = np.random.default_rng(seed).permutation(len(case.items))
     if name == "random":
         return drawn
-    worth = np.ones(len(case.items))
-    if "error" in name:
-        worth = worth * _predicted_error(case.items, pairs, crossed, seed)
-    if "density" in name:
-        worth = worth * (_density(translated, log) + 1e-3)
+    worth = _predicted_error(case.items, pairs, crossed, seed) if "error" in name else _density(translated, log)
     return drawn[np.argsort(-worth[drawn], kind="stable")]
 
 

@@ -12,13 +12,13 @@ from ..evaluation.relevance import Relevance
 from ..features.features import Features
 from ..indexes.index import Readable
 from ..metric import Metric, check_metric
-from .advice import GOAL, recommend
+from .advice import GOAL, check_shares, recommend
 from .case import Case, Rows
 from .cost import microseconds
 from .curves import Curve, learning_curve, partial_curve
 from .given import Given, check_queries, gather
 from .maps import Maps, Methods, Pairs, apply_crossed, apply_maps, choose_methods, choose_weights, crossed, kept_out
-from .measure import ORDER, examples_of, maps_for, measured, orders_of, reason_of, score
+from .measure import ORDER, Part, examples_of, maps_for, measured, orders_of, reason_of, score
 from .order import Order
 from .result import Plan
 from .rungs import RUNGS, ask_fused, ask_joined
@@ -68,7 +68,7 @@ def plan(
     Raises:
         DataError: too few pairs, unusable vectors, or judgements of other items.
         IncompatibleError: ids, dimensions or spaces that do not fit.
-        ConfigError: a metric that does not exist.
+        ConfigError: a metric that does not exist, or a budget or goal that is no such share.
 
     >>> import numpy as np
     >>> import compatlearn as cl
@@ -82,6 +82,7 @@ def plan(
     True
     """
     metric = check_metric(metric)
+    check_shares(budget, goal)
     sides = {
         name: None if one is None else as_features(one)
         for name, one in {"pairs_old": pairs_old, "new": new_queries, "old": old_queries, "backfill": backfill}.items()
@@ -120,7 +121,7 @@ def _plan(given: Given, metric: Metric, budget: float, goal: float, seed: int, t
         crossing = crossed(fitted, methods.gallery, metric, seed) if case.fresh is not None else fitted.new
     else:
         maps = apply_crossed(case, pairs, inside, methods, seed, others)
-        parts, crossing = [(case.rows, maps)], maps.translated[inside]
+        parts, crossing = [Part(case.rows, maps)], maps.translated[inside]
         _, adapters = apply_maps(case, pairs, methods, seed, others)
     orders = orders_of(case, parts, fitted, crossing, seed)
     tell("searching")

@@ -21,7 +21,7 @@ def as_table(rungs: Sequence[Measured], recommended: str, primary: str, notes: S
         primary: the figure that gains are of.
         notes: lines below the table.
     """
-    table = grid(f"recommended: {recommended}", "\n".join([*notes, "[95 % intervals]"]))
+    table = grid(f"recommended: {recommended}", "\n".join([*notes, *_reasons(rungs), "[95 % intervals]"]))
     title = TITLES[primary]
     for heading in (
         "",
@@ -40,9 +40,15 @@ def as_table(rungs: Sequence[Measured], recommended: str, primary: str, notes: S
     return table
 
 
+def _reasons(rungs: Sequence[Measured]) -> list[str]:
+    """Why some were not measured, one line a reason."""
+    reasons = dict.fromkeys(rung.reason for rung in rungs if rung.reason)
+    return [f"{', '.join(rung.name for rung in rungs if rung.reason == reason)}: {reason}" for reason in reasons]
+
+
 def _cells(rung: Measured, primary: str) -> list[str]:
     if rung.reason:
-        return [rung.reason]
+        return ["not measured"]
     share = "" if rung.update_gain is None else f"{rung.update_gain:.2f}"
     cost = rung.cost
     return [

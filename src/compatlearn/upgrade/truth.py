@@ -1,7 +1,7 @@
 """What a rung is measured by: relevance where somebody knows it, else agreement with the new model's own ranking."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,6 +15,7 @@ AGREEING = 10  # of the new model's own ranking that a rung should find
 Scores = dict[str, Float[np.ndarray, " q"]]  # figure → what each query scored
 
 
+@runtime_checkable
 class Truth(Protocol):
     """Judges what some queries found."""
 
@@ -52,14 +53,14 @@ class Judged:
     primary: str
 
     def scores(self, rows: Int[np.ndarray, " q"], found: Int[np.ndarray, "q k"]) -> Scores:
-        relevant = self.relevance.of(rows, found)
+        relevant, ten = self.relevance.of(rows, found), min(AGREEING, found.shape[1])
         counts = self.relevance.counts(rows, exclude=self.own[rows])
-        ideal = self.relevance.ideal(rows, AGREEING, exclude=self.own[rows])
+        ideal = self.relevance.ideal(rows, ten, exclude=self.own[rows])
         return {
             "top1": relevant[:, 0].astype(np.float64),
-            "ndcg10": ndcg(self.relevance.grades(rows, found), ideal, k=AGREEING),
+            "ndcg10": ndcg(self.relevance.grades(rows, found), ideal, k=ten),
             "recall100": recall_at_k(relevant, counts, k=min(DEPTH, found.shape[1])),
-            "mrr10": reciprocal_rank(relevant, k=AGREEING),
+            "mrr10": reciprocal_rank(relevant, k=ten),
         }
 
     def first_right(self, rows: Int[np.ndarray, " q"], found: Int[np.ndarray, "q k"]) -> Bool[np.ndarray, " q"]:

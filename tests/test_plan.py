@@ -1,0 +1,343 @@
+"""`plan` end to end on small data: what is searched, what is measured, what is recommended, what is refused."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import compatlearn as cl
+from compatlearn.errors import CompatlearnError
+from compatlearn.evaluation.figures import Figure
+from compatlearn.features.features import Features
+from compatlearn.upgrade import given, plan
+from compatlearn.upgrade.advice import Measured, recommend
+from compatlearn.upgrade.cost import Cost
+from compatlearn.upgrade.given import gather
+from compatlearn.upgrade.plan import far_queries
+
+ITEMS, QUERIES = 240, 40
+IDS = np.array([f"item {number}" for number in range(ITEMS + QUERIES)])
+LABELS = np.arange(ITEMS + QUERIES) % 6
+GALLERY, ASKED, PAIRS = np.arange(ITEMS), np.arange(ITEMS, ITEMS + QUERIES), np.arange(0, ITEMS, 3)
+NAMES = ["old", "mapped", "fused", "translated", "translated+fused", "cascade", "partial", "backfill"]
+FRESH = {"cascade", "partial", "backfill"}
+
+
+def system() -> tuple[np.ndarray, np.ndarray]:
+    """A new model that knows the classes, an old one that sees them through noise."""
+    random = np.random.default_rng(0)
+    new = 2 * random.normal(size=(6, 8))[LABELS] + random.normal(size=(len(LABELS), 8))
+    old = new @ random.normal(size=(8, 5)) + 3 * random.normal(size=(len(LABELS), 5))
+    return new.astype(np.float32), old.astype(np.float32)
+
+
+NEW, OLD = system()
+
+
+def features(vectors: np.ndarray, rows: np.ndarray, labels: bool = True) -> Features:
+    return Features(vectors[rows], LABELS[rows] if labels else None, IDS[rows], ids_from="column 'id'")
+
+
+def sides(labels: bool = True, **others: Any) -> dict[str, Any]:
+    """What `plan` is given."""
+    usual = {"old_gallery": (OLD, GALLERY), "pairs_new": (NEW, PAIRS), "new_queries": (NEW, ASKED), "old_queries": (OLD, ASKED)}
+    return {name: features(*side, labels) for name, side in usual.items()} | others
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Candidates that take no time, and few resamples."""
+    for name in ("CANDIDATES", "UNLABELLED", "TRANSLATING"):
+        monkeypatch.setattr(f"compatlearn.adapters.choice.{name}", ("procrustes", "ridge"))
+
+
+def check(found: plan.Plan) -> None:
+    """What holds of every plan."""
+    assert [rung.name for rung in found.rungs] == NAMES
+    assert found.recommended in NAMES
+    for rung in found.rungs:
+        assert bool(rung.reason) != bool(rung.figures)
+        for figure in [*rung.figures.values(), *(one for one in (rung.gain, rung.negative_flips) if one is not None)]:
+            assert figure.low <= figure.value <= figure.high
+        assert all(0 <= figure.low and figure.high <= 1 for figure in rung.figures.values())
+    written = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert {"rungs", "recommended", "why"} <= set(written)
+    for rung in written["rungs"]:
+        assert {"name", "method", "figures", "gain", "negative_flips", "cost", "needs"} <= set(rung)
+        assert set(rung["cost"]) == {"encoder_items", "bytes_written", "query_microseconds"}
+        assert set(rung["figures"]) <= {"top1", "ndcg10", "recall100", "mrr10", "agreement"}
+        assert all(set(figure) == {"value", "low", "high"} for figure in rung["figures"].values())
+    assert found.why in str(found).replace("\n", " ")
+
+
+def reasons(found: plan.Plan) -> set[str]:
+    return {rung.name for rung in found.rungs if rung.reason}
+
+
+def slow_top1(queries: np.ndarray, items: np.ndarray, rows: np.ndarray) -> float:
+    directions = [side.astype(float) / np.linalg.norm(side, axis=1, keepdims=True) for side in (queries, items)]
+    nearest = (directions[0] @ directions[1].T).argmax(axis=1)
+    return float(np.mean(LABELS[rows[nearest]] == LABELS[ASKED]))
+
+
+def test_with_labels_and_a_backfill_everything_is_measured() -> None:
+    found = cl.plan(**sides(), backfill=features(NEW, GALLERY), budget=0.5)
+    check(found)
+    assert reasons(found) == set()
+    assert (found.primary, found.items, found.pairs) == ("top1", ITEMS, len(PAIRS))
+    rest = np.setdiff1d(GALLERY, PAIRS)
+    assert found.measured.startswith(f"{QUERIES} queries, {len(rest)} items")
+    old, backfill = found.rung("old"), found.rung("backfill")
+    assert old.figures["top1"].value == pytest.approx(slow_top1(OLD[ASKED], OLD[rest], rest))
+    assert backfill.figures["top1"].value == pytest.approx(slow_top1(NEW[ASKED], NEW[rest], rest))
+    assert backfill.gain.value == pytest.approx(backfill.figures["top1"].value - old.figures["top1"].value)
+    assert backfill.update_gain == pytest.approx(1.0)
+    assert old.gain == Figure(0, 0, 0)
+    assert backfill.cost.encoder_items == ITEMS - len(PAIRS)
+    assert set(found.partial) == {"random", "error", "density", "density×error"}
+    assert found.learning.at[-1] == len(PAIRS)
+    for example in found.examples:
+        assert example["query"] in IDS[ASKED]
+        assert set(example["before"]) | set(example["after"]) <= set(IDS[rest])
+
+
+def test_with_judgements() -> None:
+    judged = {IDS[row]: {IDS[item]: 1 for item in GALLERY if LABELS[item] == LABELS[row]} for row in ASKED}
+    found = cl.plan(**sides(labels=False), relevance=cl.Relevance.from_dict(judged))
+    check(found)
+    assert found.primary == "ndcg10"
+    assert reasons(found) == FRESH
+    labelled = cl.plan(**sides())
+    assert found.rung("old").figures == labelled.rung("old").figures  # the same answers are right
+
+
+def test_with_neither_pairs_kept_out_ask() -> None:
+    found = cl.plan(**sides(labels=False))
+    check(found)
+    assert (found.primary, found.far is None) == ("agreement", False)
+    assert found.rung("backfill").figures["agreement"].value == 1.0
+    assert found.measured == "pairs kept out, among all pairs"
+    without = cl.plan(old_gallery=features(OLD, GALLERY, False), pairs_new=features(NEW, PAIRS, False))
+    check(without)
+    assert without.far is None
+    assert without.rung("old").figures == found.rung("old").figures
+
+
+def test_a_backfill_without_labels_is_the_truth() -> None:
+    found = cl.plan(**sides(labels=False), backfill=features(NEW, GALLERY, False))
+    check(found)
+    assert found.primary == "agreement"
+    assert found.rung("backfill").figures["agreement"].value == 1.0
+    assert found.measured.startswith(f"{QUERIES} queries")
+
+
+def test_without_old_queries_the_reason_is_given() -> None:
+    found = cl.plan(**sides(old_queries=None))
+    check(found)
+    assert reasons(found) == FRESH | {"old", "fused", "translated+fused"}
+    assert "queries by the old model" in found.rung("fused").reason
+    assert found.rung("mapped").gain is None
+    assert found.recommended == "old"
+    assert "old queries were not given" in found.why
+
+
+def test_the_pairs_are_not_searched() -> None:
+    found = gather(*(sides()[name] for name in ("old_gallery", "pairs_new")), None, sides()["new_queries"],
+                   sides()["old_queries"], None, None, "cosine", 0)  # fmt: skip
+    assert found.pair_ids.tolist() == IDS[PAIRS].tolist()
+    assert sorted(found.case.item_ids.tolist()) == sorted(IDS[np.setdiff1d(GALLERY, PAIRS)].tolist())
+    np.testing.assert_allclose(found.pairs.old, OLD[PAIRS] / np.linalg.norm(OLD[PAIRS], axis=1, keepdims=True), rtol=1e-5)
+
+
+def test_a_query_that_is_an_item_does_not_find_itself() -> None:
+    rest = np.setdiff1d(GALLERY, PAIRS)[:30]
+    both = {"new_queries": features(NEW, rest), "old_queries": features(OLD, rest)}
+    found = gather(features(OLD, GALLERY), features(NEW, PAIRS), None, *both.values(), None, None, "cosine", 0)
+    assert found.case.item_ids[found.case.own].tolist() == IDS[rest].tolist()
+    check(cl.plan(**sides(**both)))
+
+
+def test_if_all_items_are_pairs_half_of_them_are_searched() -> None:
+    found = cl.plan(**sides(pairs_new=features(NEW, GALLERY)))
+    check(found)
+    assert found.pairs == ITEMS // 2
+    assert any(f"{ITEMS} of {ITEMS} items" in note and f"{ITEMS // 2} of them" in note for note in found.notes)
+    assert reasons(found) == set()  # the other pairs are a backfill of what is searched
+
+
+def test_pairs_need_not_be_in_the_gallery() -> None:
+    gallery = GALLERY[:150]
+    pairs = GALLERY[150:]
+    whole = sides(old_gallery=features(OLD, gallery), pairs_new=features(NEW, pairs), pairs_old=features(OLD, pairs))
+    found = cl.plan(**whole)
+    check(found)
+    assert found.measured.startswith(f"{QUERIES} queries, 150 items")
+
+
+def test_the_order_of_rows_changes_nothing() -> None:
+    first = cl.plan(**sides())
+    order = np.random.default_rng(1).permutation(QUERIES)
+    again = cl.plan(**sides(old_queries=features(OLD, ASKED[order])))
+    assert again.rung("old").figures == first.rung("old").figures
+    assert again.rung("fused").figures == first.rung("fused").figures
+
+
+def without_times(found: plan.Plan) -> Any:
+    """What a plan says, without how long anything took."""
+
+    def cleaned(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: cleaned(one) for name, one in value.items() if name not in ("query_microseconds", "seconds")}
+        return [cleaned(one) for one in value] if isinstance(value, list) else value
+
+    return cleaned(json.loads(json.dumps(found.to_dict())))
+
+
+def test_the_same_seed_gives_the_same_plan() -> None:
+    whole = sides(backfill=features(NEW, GALLERY), seed=3)
+    assert without_times(cl.plan(**whole)) == without_times(cl.plan(**whole))
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "dot"])
+def test_every_metric(metric: str) -> None:
+    found = cl.plan(**sides(), metric=metric, backfill=features(NEW, GALLERY))
+    check(found)
+    assert found.metric == metric
+    assert reasons(found) == set()
+
+
+def test_queries_far_from_all_pairs_are_counted() -> None:
+    random = np.random.default_rng(0)
+    pairs = random.normal(size=(200, 4)).astype(np.float32)
+    queries = np.concatenate([pairs[:30] + 0.001, pairs[:10] + 50]).astype(np.float32)
+    between = np.sort(np.linalg.norm(pairs[:, None] - pairs[None], axis=2), axis=1)[:, 1]
+    far = np.linalg.norm(queries[:, None] - pairs[None], axis=2).min(axis=1) > np.quantile(between, 0.99)
+    assert far_queries(queries, pairs) == pytest.approx(far.mean()) == 0.25
+    assert far_queries(None, pairs) is None
+
+
+def rung(name: str, gain: tuple[float, float, float] | None, embedded: int = 0) -> Measured:
+    figure = None if gain is None else Figure(*gain)
+    return Measured(name, "", {}, figure, None, None, Cost(embedded, 0, 0.0), ())
+
+
+LADDER = [
+    rung("old", (0, 0, 0)),
+    rung("mapped", (0.02, 0.01, 0.03)),
+    rung("translated", (0.05, 0.04, 0.06)),
+    rung("cascade", (0.09, 0.08, 0.1), 500),
+    rung("partial", (0.055, 0.04, 0.07), 50),
+    rung("backfill", (0.1, 0.09, 0.11), 1000),
+]
+
+
+@pytest.mark.parametrize(
+    ("rungs", "budget", "goal", "name", "says"),
+    [
+        (LADDER, 0.1, 0.9, "translated", "costs less"),  # 0.05 is 90 % of 0.055
+        (LADDER, 0.1, 0.95, "partial", "the most of all that embed no more than 10%"),
+        (LADDER, 0.0, 0.95, "translated", "a backfill gains +10.0"),
+        (LADDER, 0.5, 0.9, "cascade", "a backfill gains"),
+        (LADDER, 1.0, 0.9, "cascade", "of the +10.0 of backfill"),
+        (LADDER, 1.0, 1.0, "backfill", "the most"),
+        (LADDER, 1.0, 0.1, "mapped", "costs less"),
+        (LADDER[:2], 0.1, 0.9, "mapped", "mapped gains +2.0 [+1.0, +3.0] points"),
+        (LADDER[:1], 0.1, 0.9, "old", "keep the old model"),
+        ([LADDER[0], rung("mapped", (0.02, -0.01, 0.05))], 0.1, 0.9, "old", "keep the old model"),  # not surely
+        ([LADDER[0], rung("mapped", (-0.02, -0.03, -0.01))], 0.1, 0.9, "old", "keep the old model"),
+        ([LADDER[0], LADDER[5]], 0.5, 0.9, "old", "budget of 50%"),  # a backfill helps and is too dear
+        ([rung("old", None), rung("mapped", None)], 0.1, 0.9, "old", "old queries were not given"),
+    ],
+)
+def test_what_is_recommended(rungs: list[Measured], budget: float, goal: float, name: str, says: str) -> None:
+    taken, why = recommend(rungs, "top1", 1000, budget, goal)
+    assert taken == name
+    assert says in why
+
+
+def spoiled(vectors: np.ndarray, rows: np.ndarray, value: float) -> Features:
+    """The second row cannot be used."""
+    part = vectors[rows].copy()
+    part[1] = value
+    return Features(part, LABELS[rows], IDS[rows], ids_from="column 'id'")
+
+
+REST = np.setdiff1d(GALLERY, PAIRS)
+PARTS = {
+    "old_gallery": ("the old gallery", OLD, GALLERY),
+    "pairs_new": ("the new pairs", NEW, PAIRS),
+    "pairs_old": ("the old pairs", OLD, PAIRS),
+    "new_queries": ("the new queries", NEW, ASKED),
+    "old_queries": ("the old queries", OLD, ASKED),
+    "backfill": ("the backfill", NEW, GALLERY),
+}
+
+
+@pytest.mark.parametrize("side", PARTS)
+@pytest.mark.parametrize(("value", "fault"), [(np.nan, "NaN or infinity"), (np.inf, "NaN or infinity"), (0.0, "length zero")])
+def test_a_vector_that_cannot_be_used_is_named(side: str, value: float, fault: str) -> None:
+    name, vectors, rows = PARTS[side]
+    with pytest.raises(CompatlearnError, match=rf"^1 of \d+ vectors of {name} have {fault} \(first: row 1, id '{IDS[rows[1]]}'\)"):
+        cl.plan(**sides(**{side: spoiled(vectors, rows, value)}))
+
+
+@pytest.mark.parametrize("side", PARTS)
+def test_another_dimension_is_named(side: str) -> None:
+    name, vectors, rows = PARTS[side]
+    with pytest.raises(CompatlearnError, match=f"{vectors.shape[1] - 1}") as refused:
+        cl.plan(**sides(**{side: features(vectors[:, 1:], rows)}))
+    assert name in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ({"pairs_new": features(NEW, PAIRS[:9])}, "9 pairs cannot tell one map from another; give 30 at least"),
+        ({"pairs_new": features(NEW, PAIRS[:29])}, "29 pairs cannot tell"),
+        ({"pairs_new": features(NEW, ASKED)}, "40 of 40 ids of the new pairs are not in the old gallery"),
+        ({"old_queries": features(OLD, ASKED - 1)}, "1 of 40 ids of the new queries are not in the old queries"),
+        ({"relevance": cl.Relevance.from_dict({"nobody": ["nothing"]})}, "no item of the gallery answers any of the 40 queries"),
+        ({"relevance": cl.Relevance.from_dict({1: [2]})}, "ids of the queries are text and those of the judgements numbers"),
+        ({"old_gallery": features(np.ones_like(OLD), GALLERY)}, "are the same"),
+        ({"metric": "hamming"}, "unknown metric 'hamming'"),
+        ({"budget": 1.5}, "budget"),
+        ({"goal": 0.0}, "goal"),
+    ],
+)
+def test_refusals(others: dict[str, Any], message: str) -> None:
+    with pytest.raises(CompatlearnError, match=message) as refused:
+        cl.plan(**sides(**others))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("queries", [True, False])
+def test_the_fewest_pairs_are_enough(queries: bool) -> None:
+    pairs = features(NEW, PAIRS[: given.FEWEST], queries)
+    whole = sides(pairs_new=pairs) if queries else {"old_gallery": features(OLD, GALLERY, False), "pairs_new": pairs}
+    check(cl.plan(**whole))
+
+
+def test_a_small_gallery() -> None:
+    gallery = GALLERY[:36]
+    found = cl.plan(**sides(old_gallery=features(OLD, gallery), pairs_new=features(NEW, gallery)))
+    check(found)  # six items are searched: fewer than the figures look at
+    assert found.measured.startswith(f"{QUERIES} queries, 6 items")
+    for example in found.examples:
+        assert len(set(example["before"])) == len(example["before"])
+
+
+def test_what_is_told() -> None:
+    said: list[str] = []
+    cl.plan(**sides(tell=said.append))
+    assert "fitting the maps" in said
+    assert all("\n" not in line for line in said)
+
+
+def test_a_rung_by_its_name() -> None:
+    found = cl.plan(**sides())
+    assert found.rung("fused") is found.rungs[2]
+    assert replace(found, recommended="mapped").rung("mapped").name == "mapped"
