@@ -245,7 +245,9 @@ def test_evaluate_passes_every_option_on(
     monkeypatch.setattr(sys.modules["compatlearn.evaluation.compatibility"], "compatibility", spy)
     options = [text for name, path in paths.items() for text in (f"--{name.replace('_', '-')}", path)]
     assert call(capsys, "evaluate", *options, "--metric", "cosine")[0] == 1
-    assert [given.pop(name) for name in ("metric", "adapter", "relevance", "pad")] == ["cosine", None, None, False]
+    assert [given.pop(name) for name in ("metric", "cluster", "adapter", "relevance", "pad")] == [
+        *("cosine", "query", None, None, False),
+    ]
     assert callable(given.pop("searcher"))
     assert given.pop("names") == {name: f"{name} ({path})" for name, path in paths.items()}
     assert {name: features.space for name, features in given.items()} == {name: name for name in names}

@@ -299,7 +299,7 @@ PAIRS: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     "no labels": (
         {"old_gallery": {"labels": None, "space": "old"}},
         "old_gallery has no labels, and nothing else says what answers a query; give every row a class, or give judgements "
-        "(--qrels)",
+        "(--qrels or --clicks)",
     ),
 }
 
@@ -351,8 +351,70 @@ def test_evaluate_with_judgements(capsys: pytest.CaptureFixture[str], tmp_path: 
     figures = json.loads(out)
     assert (figures["queries"], figures["queries_without_relevant"], figures["unknown_items"]) == (30, 0, 1)
     assert figures["per_class"] == []
-    qrels.write_text("d1 d2\n")
-    assert complaint(capsys, 1, *arguments).startswith(f"line 1 of {qrels} is no judgement ('d1 d2')")
+    assert (figures["primary"], set(figures["cross"])) == ("ndcg10", {"top1", "top5", "map_r", "ndcg10", "recall100", "mrr10"})
+    code, out, _ = call(capsys, *arguments[:-1])
+    assert code == 0
+    assert out.startswith("compatible: undecided, by nDCG@10")
+    assert "judged but unknown: 0 queries, 1 items" in " ".join(out.split())
+    for text, message in (
+        ("d1 d2\n", f"line 1 of {qrels} is no judgement ('d1 d2')"),
+        ("d1\td2\t1\nd1\td3\tgood\n", f"line 2 of {qrels} is no judgement ('d1\\td3\\tgood')"),
+        (
+            "Q1\tP1\t1\n",
+            f"no row of old_gallery ({old}) answers any of the 30 queries: 1 judged queries and 0 judged items are",
+        ),
+        ("Q1\tP1\t1\n", "not among the ids (judged queries: 'Q1'; old_query"),
+    ):
+        qrels.write_text(text)
+        assert message in complaint(capsys, 1, *arguments)
+
+
+def test_evaluate_with_clicks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    old, new, clicks = tmp_path / "old", tmp_path / "new", tmp_path / "clicks.csv"
+    for path in (old, new):
+        Features(VECTORS, space=path.name).save(path)
+    clicks.write_text("query_id,item_id,count\n" + "".join(f"{row},{(row + 10) % 30},2\n" for row in range(28)))
+    arguments = ("evaluate", "--old-query", old, "--old-gallery", old, "--new-query", new, "--clicks", clicks)
+    code, out, _ = call(capsys, *arguments, "--json")
+    figures = json.loads(out)
+    assert (code, figures["primary"], figures["queries_without_judgement"]) == (0, "ndcg10", 2)
+    assert call(capsys, *arguments, "--require-compatible")[0] == 3
+    both = complaint(capsys, 1, *arguments, "--qrels", clicks, progress=True)
+    assert both == "--qrels and --clicks both say what answers a query; give one of them"
+    clicks.write_text("query,document\n1,2\n")
+    message = complaint(capsys, 1, *arguments, progress=True)
+    assert message.startswith(f"{clicks} has no column 'item_id', only: 'query', 'document'")
+
+
+def test_evaluate_over_classes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bare, labelled = tmp_path / "bare", tmp_path / "labelled"
+    Features(VECTORS, ids=np.arange(30), space="s").save(bare)
+    Features(VECTORS, LABELS, np.arange(30), space="s").save(labelled)
+
+    def arguments(path: Path) -> tuple[object, ...]:
+        return "evaluate", "--old-query", path, "--old-gallery", path, "--new-query", path, "--cluster", "class"
+
+    message = complaint(capsys, 1, *arguments(bare))
+    assert message == (
+        f"old_query ({bare}) has no labels, so --cluster class has no classes to draw; give labels, or --cluster query"
+    )
+    code, out, _ = call(capsys, *arguments(labelled))
+    assert code == 0
+    assert f"[95 % intervals over {len(set(LABELS.tolist()))} classes, too few to rely on]" in " ".join(out.split())
+
+
+def test_evaluate_without_any_truth(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    queries, gallery = tmp_path / "queries", tmp_path / "gallery"
+    Features(VECTORS[:5], ids=np.arange(100, 105), space="s").save(queries)
+    Features(VECTORS, ids=np.arange(30), space="s").save(gallery)
+    arguments = ("evaluate", "--old-query", queries, "--old-gallery", gallery, "--new-query", queries)
+    assert complaint(capsys, 1, *arguments) == (
+        f"old_query ({queries}) has no labels, and nothing else says what answers a query; give every row a class, "
+        "or give judgements (--qrels or --clicks), or --new-gallery: the new model's own ranking then stands for the truth"
+    )
+    code, out, _ = call(capsys, *arguments, "--new-gallery", gallery)
+    assert code == 0
+    assert out.startswith("compatible: undecided, by agreement@10")
 
 
 # names and options

@@ -103,7 +103,7 @@ def test_model_that_changes_nothing_is_undecided():
 
 
 def test_small_change_is_undecided():
-    old, new = system(0.5), system(0.5, 1)
+    old, new = system(0.5), system(0.5, 3)
     assert compatibility(old_query=old, old_gallery=old, new_query=new).compatible == "undecided"
 
 
@@ -178,7 +178,8 @@ def test_galleries_of_their_own(better):
 
 
 def test_deep_rankings_are_cut_and_it_is_said(monkeypatch):
-    monkeypatch.setattr(module, "DEEPEST", 30)
+    for each in (module, importlib.import_module("compatlearn.evaluation.outcome")):
+        monkeypatch.setattr(each, "DEEPEST", 30)
     old = system(0.5)
     result = compatibility(old_query=old, old_gallery=old, new_query=old)
     assert result.map_r_limit == 30
@@ -193,7 +194,11 @@ def test_json(better):
         "top1": result.old_self.top1.value,
         "top5": result.old_self.top5.value,
         "map_r": result.old_self.map_r.value,
+        "ndcg10": result.old_self.ndcg10.value,
+        "recall100": result.old_self.recall100.value,
+        "mrr10": result.old_self.mrr10.value,
     }
+    assert (written["primary"], written["classes"], written["queries_without_judgement"]) == ("top1", None, 0)
     assert written["intervals"]["cross"]["top1"] == [result.cross.top1.low, result.cross.top1.high]
     assert written["intervals"]["gain"] == [result.gain.low, result.gain.high]
     assert written["update_gain"] == result.update_gain.value
@@ -236,10 +241,14 @@ def test_judgements_need_no_labels():
     )
     bare = [features(f.vectors, None, np.array([f"item{i}" for i in range(400)])) for f in (old, new)]
     result = compatibility(old_query=bare[0], old_gallery=bare[0], new_query=bare[1], relevance=judged)
-    for name in ("old_self", "cross", "new_self", "gain", "negative_flips", "queries_without_relevant", "accuracy_at_k"):
+    for name in ("old_self", "cross", "new_self", "negative_flips", "queries_without_relevant", "accuracy_at_k"):
         assert getattr(result, name) == getattr(by_label, name), name
     assert result.per_class == []
-    assert (result.unknown_queries, result.unknown_items) == (0, 0)
+    assert (result.unknown_queries, result.unknown_items, result.queries_without_judgement) == (0, 0, 0)
+    assert (by_label.primary, result.primary) == ("top1", "ndcg10")
+    assert result.gain.value == pytest.approx(result.cross.ndcg10.value - result.old_self.ndcg10.value)
+    assert by_label.gain.value == pytest.approx(result.cross.top1.value - result.old_self.top1.value) != result.gain.value
+    assert str(result).startswith("compatible: yes, by nDCG@10\n")
 
 
 def test_judgements_of_other_items_are_counted():
@@ -250,8 +259,82 @@ def test_judgements_of_other_items_are_counted():
     assert (result.unknown_queries, result.unknown_items) == (1, 1)
     assert result.to_dict()["unknown_items"] == 1
     printed = " ".join(str(result).split())
-    assert "20 queries; 18 of them have no relevant row; judged but unknown: 1 queries, 1 items" in printed
+    assert result.queries_without_judgement == result.to_dict()["queries_without_judgement"] == 18
+    assert (
+        "20 queries; 18 of them have no relevant row, 18 no judgement at all; judged but unknown: 1 queries, 1 items" in printed
+    )
     assert len(result.per_class) == 10  # there are labels too
+
+
+def test_graded_judgements_by_hand():
+    """Three queries on a line of five items; the new model finds the better answer first, or loses the first right one."""
+    gallery = features(np.array([[0.0], [1.0], [2.0], [3.0], [9.0]]), None, np.array(list("abcde")))
+    old = features(np.array([[2.1], [0.1], [8.0]]), None, np.array(["q", "r", "s"]))
+    new = features(np.array([[0.1], [2.9], [8.0]]), None, np.array(["q", "r", "s"]))
+    judged = Relevance.from_dict({"q": {"a": 3, "c": 1}, "r": {"a": 1, "b": -5}})
+    result = compatibility(old_query=old, old_gallery=gallery, new_query=new, relevance=judged)
+    discount = 1 / np.log2(np.arange(2, 7))
+    best = 3 + discount[1]
+    before = [(1 + 3 * discount[3]) / best, 1, 0]  # c d b a e; a b c d e; nobody judged s
+    after = [(3 + discount[2]) / best, discount[3], 0]  # a b c d e; d c b a e
+    assert result.old_self.ndcg10.value == pytest.approx(np.mean(before))
+    assert result.cross.ndcg10.value == pytest.approx(np.mean(after))
+    assert result.gain.value == pytest.approx(np.mean(after) - np.mean(before))
+    assert result.old_self.mrr10.value == pytest.approx((1 + 1 + 0) / 3)
+    assert result.cross.mrr10.value == pytest.approx((1 + 1 / 4 + 0) / 3)
+    assert result.old_self.recall100.value == result.cross.recall100.value == pytest.approx(2 / 3)
+    assert result.negative_flips.value == pytest.approx(1 / 3)  # r loses its first relevant hit
+    assert (result.queries_without_relevant, result.queries_without_judgement) == (1, 1)
+
+
+def test_without_relevance_agreement_and_nothing_else():
+    old, new = system(0.5), system(0.3, 1)
+    bare = [features(f.vectors, None, f.ids) for f in (old, new)]
+    result = compatibility(old_query=bare[0], old_gallery=bare[0], new_query=bare[1], adapter=lambda rows: rows)
+
+    def ten(query, gallery):
+        distances = np.linalg.norm(query.vectors[:, None].astype(float) - gallery.vectors[None], axis=2)
+        np.fill_diagonal(distances, np.inf)
+        return np.argsort(distances, axis=1, kind="stable")[:, :10].tolist()
+
+    wanted = ten(new, new)
+    shares = {
+        name: np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ten(query, old), wanted, strict=True)])
+        for name, query in (("old_self", old), ("cross", new))
+    }
+    assert result.old_self.agreement.value == pytest.approx(shares["old_self"])
+    assert result.cross.agreement.value == pytest.approx(shares["cross"])
+    assert result.gain.value == pytest.approx(shares["cross"] - shares["old_self"])
+    flips = [a[0] in c and b[0] not in c for a, b, c in zip(ten(old, old), ten(new, old), wanted, strict=True)]
+    assert result.negative_flips.value == pytest.approx(np.mean(flips))
+    assert (result.primary, result.new_self, result.update_gain) == ("agreement", None, None)
+    assert (result.per_class, result.accuracy_at_k, result.cross.top1) == ([], {}, None)
+    written = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert set(written["cross"]) == {"agreement"}
+    assert str(result).startswith(f"compatible: {result.compatible}, by agreement@10\n")
+    assert "no labels and no judgements: agreement with the new model's own ranking" in " ".join(str(result).split())
+    perfect = compatibility(old_query=bare[0], old_gallery=bare[0], new_query=bare[0])
+    assert perfect.cross.agreement.value == 1  # the reference is the new model in its own gallery
+
+
+def test_intervals_over_classes():
+    """Classes that gain much or nothing: with other queries of these the gain is sure, with other classes it is not."""
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(12), 50)
+    corners = np.eye(12)[labels]
+    old = features((corners + 0.35 * random.standard_normal(corners.shape)).astype(np.float32), labels)
+    noise = np.where(labels % 2, 0.2, 0.43)[:, None] * random.standard_normal(corners.shape)
+    new = features((corners + noise).astype(np.float32), labels)
+    given = {"old_query": old, "old_gallery": old, "new_query": new}
+    by_query, by_class = (compatibility(**given, cluster=cluster) for cluster in ("query", "class"))
+    assert by_query.gain.value == pytest.approx(by_class.gain.value)
+    assert by_class.gain.high - by_class.gain.low > 1.5 * (by_query.gain.high - by_query.gain.low)
+    assert (by_query.compatible, by_class.compatible) == ("yes", "undecided")
+    assert (by_query.classes, by_class.classes, by_class.to_dict()["classes"]) == (None, 12, 12)
+    assert str(by_class).endswith("600 queries; [95 % intervals over 12 classes]")
+    few = [features(f.vectors[labels < 4], labels[labels < 4]) for f in (old, new)]
+    result = compatibility(old_query=few[0], old_gallery=few[0], new_query=few[1], cluster="class")
+    assert "[95 % intervals over 4 classes, too few to rely on]" in str(result)
 
 
 def test_a_frozen_models_own_self_test_is_the_backfill(better):
@@ -284,7 +367,7 @@ def test_prints_as_a_table(better):
         "cross test",
         "new self test",
         "independent self test",
-    ]
+    ] * 2  # top-1, top-5 and mAP@R; nDCG, Recall and MRR
     assert f"{100 * result.cross.top1.value:.1f} [" in str(result)
     assert lines[-1] == "400 queries; [95 % intervals]"
 
@@ -301,6 +384,8 @@ ZEROS = OLD.vectors * (np.isin(np.arange(ROWS), [3, 8], invert=True)[:, None])
 OTHER_IDS = np.where(np.arange(ROWS) < 3, np.arange(ROWS) + 100, np.arange(ROWS))
 OTHER_LABELS = np.where(np.arange(ROWS) == 4, 9, OLD.labels)
 MORE = system(0.5, rows=ROWS + 1)
+BARE, MORE_BARE = changed(labels=None), SimpleNamespace(**{**vars(MORE), "labels": None, "space": "old"})
+GIVEN = ("old_query", "old_gallery", "new_query")
 
 
 @pytest.mark.parametrize(
@@ -370,7 +455,25 @@ MORE = system(0.5, rows=ROWS + 1)
         (
             {"relevance": Relevance.from_dict({"a": ["b"]})},
             DataError,
-            "no row of old_gallery answers any of the 20 queries: 1 judged queries and 0 judged items are not among the ids",
+            "no row of old_gallery answers any of the 20 queries: 1 judged queries and 0 judged items are not among the ids "
+            r"\(judged queries: 'a'; old_query: 0, 1, 2\); give judgements by the ids",
+        ),
+        (
+            {"relevance": Relevance.from_dict({2: [70, 71], 3: [72, 73]})},
+            DataError,
+            r"0 judged queries and 4 judged items .* \(judged items: 70, 71, 72; old_gallery: 0, 1, 2\)",
+        ),
+        ({"old_query": BARE, "old_gallery": MORE_BARE, "new_query": BARE}, DataError, "no labels, .*, or new_gallery: the new"),
+        ({"cluster": "clas"}, ConfigError, "unknown cluster 'clas'; did you mean 'class'"),
+        (
+            dict.fromkeys(GIVEN, BARE) | {"cluster": "class", "relevance": Relevance.from_dict({0: [1]})},
+            DataError,
+            "old_query has no labels, so cluster='class' has no classes to draw",
+        ),
+        (
+            {"cluster": "class", **{name: changed(labels=OLD.labels * 0) for name in GIVEN}},
+            DataError,
+            "20 queries .* one class",
         ),
         ({"old_gallery": changed(labels=OLD.labels + 50, ids=OLD.ids + 50)}, DataError, "no class has two rows"),
     ],

@@ -1,9 +1,12 @@
 """What answers a query: by class and by judgement, against slow loops; and files of judgements."""
 
+import json
 import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -144,3 +147,82 @@ def test_judgements_that_are_none(judgements: dict, message: str) -> None:
 def test_labels_of_two_kinds() -> None:
     with pytest.raises(IncompatibleError, match="labels of the queries are <U3 and those of the gallery int64"):
         Relevance.from_labels(["cat"], [1])
+
+
+def test_pairs_add_up() -> None:
+    clicked = Relevance.from_pairs(["q", "q", "r", "q"], ["a", "b", "a", "a"], [2, 1, 0, 0.5])
+    assert clicked.grades(["q", "r"], [["a", "b"], ["a", "b"]]).tolist() == [[2.5, 1], [0, 0]]
+    assert clicked.counts(["q", "r"]).tolist() == [2, 0]
+    assert Relevance.from_pairs(np.array([1, 1]), np.array([7, 7])).grades([1], [[7]]).tolist() == [[2]]
+    assert repr(clicked) == "Relevance(3 judgements: 2 queries, 2 items)"
+
+
+def test_queries_that_nobody_judged_are_counted() -> None:
+    at = Relevance.from_dict({"a": {"x": 1}, "b": {"x": 0}, "c": {}}).at(["a", "b", "c", "d"], ["x"])
+    assert at.unjudged == 2  # b was judged, and nothing answers it
+    assert at.counts(np.arange(4)).tolist() == [1, 0, 0, 0]
+
+
+CLICKS = [("q1", "7", 2), ("q1", "8", 1), ("q2", "7", 1), ("q1", "7", 3)]
+
+
+@pytest.mark.parametrize(
+    "kind", ["comma.csv", "tab.csv", "semicolon.csv", "bom.csv", "tab.tsv", "lines.jsonl", "numbers.parquet"]
+)
+def test_tables_of_clicks(tmp_path: Path, kind: str) -> None:
+    path, delimiter = tmp_path / kind, {"tab": "\t", "semicolon": ";"}.get(kind.split(".")[0], ",")
+    if path.suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(dict(zip(("query_id", "item_id", "count"), row, strict=True))) for row in CLICKS))
+    elif path.suffix == ".parquet":
+        queries, items, counts = zip(*CLICKS, strict=True)
+        pq.write_table(pa.table({"query": queries, "item": [int(item) for item in items], "clicks": counts}), path)
+    else:
+        rows = [("query_id", "item_id", "count"), *CLICKS]
+        text = "\n".join(delimiter.join(map(str, row)) for row in rows)
+        path.write_text(text, encoding="utf-8-sig" if kind == "bom.csv" else "utf-8")
+    clicked = Relevance.from_clicks(path)
+    assert clicked.grades(["q1", "q2"], [["7", "8"], ["7", "8"]]).tolist() == [[5, 1], [1, 0]]
+    assert clicked.at(["q1"], np.array([8, 7])).grades([0], [[0, 1]]).tolist() == [[1, 5]]  # numbers by their digits
+
+
+def test_clicks_without_counts(tmp_path: Path) -> None:
+    path = tmp_path / "clicks.tsv"
+    path.write_text("user\tquery_id\titem_id\nu\tq\ta\nv\tq\ta\n")
+    assert Relevance.from_clicks(path).grades(["q"], [["a"]]).tolist() == [[2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("q1,a\nq1,b\n", FormatError, r"clicks.csv has no column 'query_id', only: 'q1', 'a' .*; name one so in its header"),
+        ("query_id,document\nq1,a\n", FormatError, "has no column 'item_id', only: 'query_id', 'document'"),
+        (
+            "query_id,item_id,count\nq1,a,many\n",
+            DataError,
+            r"1 of 1 rows .* no count of 0 or more in 'count' \(first: line 2\)",
+        ),
+        ("query_id,item_id,count\nq1,a,1\nq1,b,-2\n", DataError, r"1 of 2 rows .* \(first: line 3\)"),
+        ("query_id,item_id,count\nq1,a,nan\n", DataError, "no count of 0 or more"),
+        ("query_id,item_id\nq1,\n", DataError, r"1 of 1 rows of .* have no id in column 'item_id' \(first: line 2\)"),
+        ("query_id,item_id\n", DataError, "holds no click"),
+        ("query_id,item_id\nq1,a,b\n", FormatError, "line 2 has 3 fields and the header 2"),
+        ("", FormatError, "is empty"),
+    ],
+)
+def test_clicks_that_are_none(tmp_path: Path, text: str, error: type[Exception], message: str) -> None:
+    path = tmp_path / "clicks.csv"
+    path.write_text(text)
+    with pytest.raises(error, match=message):
+        Relevance.from_clicks(path)
+
+
+def test_no_clicks(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"there are no clicks .*none\.csv"):
+        Relevance.from_clicks(tmp_path / "none.csv")
+    (tmp_path / "clicks.xlsx").touch()
+    with pytest.raises(FormatError, match=r"clicks.xlsx is no table of clicks; write .*\.csv.* or \.parquet"):
+        Relevance.from_clicks(tmp_path / "clicks.xlsx")
+    with pytest.raises(DataError, match=r"1 of 2 weights are below 0 \(first: 1\)"):
+        Relevance.from_pairs(["a", "a"], ["b", "c"], [1, -1])
+    with pytest.raises(IncompatibleError, match="a query, an item and a weight; got 2, 1 and 2"):
+        Relevance.from_pairs(["a", "b"], ["b"])

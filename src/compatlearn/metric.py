@@ -1,4 +1,4 @@
-"""What ranks, and what a verdict says: the two closed sets of words that every layer shares."""
+"""What ranks, what a verdict says and rests on: the closed sets of words that every layer shares."""
 
 from typing import Literal, TypeAlias, get_args
 
@@ -7,6 +7,8 @@ from .errors import unknown
 Metric: TypeAlias = Literal["euclidean", "cosine", "dot"]
 METRICS: tuple[str, ...] = get_args(Metric)
 Verdict: TypeAlias = Literal["yes", "no", "undecided"]
+Primary: TypeAlias = Literal["top1", "ndcg10", "agreement"]  # the figure that a verdict is of
+Cluster: TypeAlias = Literal["query", "class"]  # what is drawn together for an interval
 
 
 def check_metric(name: str) -> Metric:
@@ -23,3 +25,21 @@ def check_metric(name: str) -> Metric:
         if name == metric:
             return metric
     raise unknown("metric", name, METRICS)
+
+
+def check_cluster(name: str) -> Cluster:
+    """What an interval draws, by that name.
+
+    Args:
+        name: "query", each by itself, or "class": all queries of a class together.
+
+    Returns:
+        The same word.
+
+    Raises:
+        ConfigError: neither.
+    """
+    for cluster in get_args(Cluster):
+        if name == cluster:
+            return cluster
+    raise unknown("cluster", name, get_args(Cluster))

@@ -1,5 +1,6 @@
 """`compatlearn evaluate`."""
 
+import re
 import sys
 from collections.abc import Callable
 from itertools import count
@@ -8,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from ..errors import CompatlearnError
-from ..metric import Metric
+from ..errors import CompatlearnError, ConfigError
+from ..metric import Cluster, Metric
 from .columns import Columns, as_flags
 from .engine import Engine, connected
 from .output import show
 
 if TYPE_CHECKING:
+    from ..evaluation.relevance import Relevance
     from ..evaluation.result import Compatibility
     from ..indexes.hits import Hits
 
@@ -28,10 +30,12 @@ def evaluate(
     independent: Path | None = None,
     independent_gallery: Path | None = None,
     qrels: Path | None = None,
+    clicks: Path | None = None,
     columns: Annotated[Columns, Parameter(name="*")] = Columns(),  # noqa: B008
     old_space: str = "",
     new_space: str = "",
     metric: Metric = "euclidean",
+    cluster: Cluster = "query",
     adapter: Path | None = None,
     slerp: float | None = None,
     pad: bool = False,
@@ -56,10 +60,13 @@ def evaluate(
         independent: an independently trained new model's features of the queries, for the update gain.
         independent_gallery: that model's features of the gallery; not needed where the queries are the gallery.
         qrels: judgements, as BEIR (query, item, grade) or TREC write them: which items answer which query. Labels are then
-            optional.
+            optional, and the verdict is by nDCG@10.
+        clicks: in place of judgements: a table of query_id, item_id and perhaps count (CSV, TSV, JSON lines, Parquet); those
+            of a pair add up.
         old_space: the old model, for files that do not say which model made them.
         new_space: the new model, for files that do not say it.
         metric: what ranks.
+        cluster: what the intervals draw: queries, for other queries of the same classes; or whole classes, for other classes.
         adapter: what `adapt` wrote: new queries go through it in the cross test.
         slerp: with --adapter: weight in [0, 1] of the mapped query when it is mixed with the old one, asked too.
         pad: let queries that are narrower than the old gallery ask it without an adapter, padded with zeros.
@@ -72,26 +79,38 @@ def evaluate(
     given |= {"new_gallery": new_gallery, "independent": independent, "independent_gallery": independent_gallery}  # type: ignore[dict-item]
     paths = {name: path for name, path in given.items() if path is not None}
     spaces = {"old_query": old_space, "old_gallery": old_space, "new_query": new_space, "new_gallery": new_space}
-    with connected(engine, address) as cluster:
+    with connected(engine, address) as workers:
         loaded: dict[str, Any] = columns.load(paths, spaces)
-        search = cluster.searcher([(paths[name], one) for name, one in loaded.items()]) if cluster else _watched_search()
+        search = workers.searcher([(paths[name], one) for name, one in loaded.items()]) if workers else _watched_search()
         names = {name: f"{name} ({path})" for name, path in paths.items()}
-        options: dict[str, Any] = {"metric": metric, "pad": pad, "searcher": search, "names": names}
-        result = _measured(loaded, qrels, adapter, slerp, options)
+        options: dict[str, Any] = {"metric": metric, "cluster": cluster, "pad": pad, "searcher": search, "names": names}
+        result = _measured(loaded, _relevance(qrels, clicks), adapter, slerp, options)
     show(result.to_dict() if json else result)
     for line in _hints(result, adapter, {names[name]: features.space for name, features in loaded.items()}):
         print(line, file=sys.stderr)
     return 3 if require_compatible and result.compatible != "yes" else 0
 
 
+def _relevance(qrels: Path | None, clicks: Path | None) -> "Relevance | None":
+    if qrels is not None and clicks is not None:
+        raise ConfigError("--qrels and --clicks both say what answers a query; give one of them")
+    if qrels is None and clicks is None:
+        return None
+    from ..evaluation.relevance import Relevance
+
+    return Relevance.from_clicks(clicks) if qrels is None else Relevance.from_qrels(qrels)  # type: ignore[arg-type]
+
+
 def _measured(
-    loaded: dict[str, Any], qrels: Path | None, adapter: Path | None, slerp: float | None, options: dict[str, Any]
+    loaded: dict[str, Any],
+    relevance: "Relevance | None",
+    adapter: Path | None,
+    slerp: float | None,
+    options: dict[str, Any],
 ) -> "Compatibility":
     from ..adapters.slerp import query_map
     from ..evaluation.compatibility import compatibility
-    from ..evaluation.relevance import Relevance
 
-    relevance = None if qrels is None else Relevance.from_qrels(qrels)
     asked = query_map(adapter, slerp, loaded["old_query"], loaded["new_query"])
     try:
         return compatibility(**loaded, **options, relevance=relevance, adapter=asked)
@@ -115,14 +134,15 @@ def _watched_search() -> "Callable[..., Hits]":
 
 def _in_flags(message: str) -> str:
     """A message of the library in the words of the command line."""
-    message = message.replace("(relevance=Relevance.from_qrels(...))", "(--qrels)").replace("pad=True", "--pad")
+    message = message.replace("(relevance=Relevance.from_qrels(...))", "(--qrels or --clicks)").replace("pad=True", "--pad")
+    message = re.sub(r"cluster='(\w+)'", r"--cluster \1", message).replace(", or new_gallery:", ", or --new-gallery:")
     return as_flags(message.replace("give an adapter, or", "give --adapter, or"))
 
 
 def _hints(result: "Compatibility", adapter: Path | None, spaces: dict[str, str]) -> list[str]:
     """What may have gone wrong, a line each. Without a map, a cross test below half of the old self test is hardly meant so."""
     lines = []
-    before, after = result.old_self.top1.value, result.cross.top1.value
+    before, after = (scores.known()[result.primary].value for scores in (result.old_self, result.cross))
     if adapter is None and after < before / 2:
         lines.append(
             f"the cross test ({after:.1%}) is below half of the old self test ({before:.1%}): "

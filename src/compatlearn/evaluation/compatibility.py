@@ -1,13 +1,14 @@
 """Is the new model compatible with the old gallery? Self tests, the cross test, and the verdict."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 
-from ..arrays import check_rows
+from ..arrays import as_numpy, check_rows
 from ..errors import DataError, IncompatibleError
 from ..features.checks import rows_at_fault
 from ..features.classes import same_classes
@@ -16,14 +17,13 @@ from ..indexes.arrays import ArrayIndex
 from ..indexes.exact import search
 from ..indexes.hits import Hits
 from ..indexes.query_map import Cut, QueryMap
-from ..metric import Metric, Verdict, check_metric
-from .figures import Figure, bootstrap
-from .metrics import map_at_r, negative_flips, top_k
+from ..metric import Cluster, Metric, check_cluster, check_metric
+from .outcome import DEEPEST, TEN, ByAgreement, ByRelevance, Outcome, Truth
 from .relevance import Relevance
-from .result import ClassChange, Compatibility, Scores
+from .result import Compatibility
+from .verdict import Figures, figures_of, per_class
 
-CURVE = 20  # accuracy is kept for k = 1 to this
-DEEPEST = 1000  # mAP@R looks no further than this, or a few large classes would cost whole rankings
+UNKNOWN = ("unknown_queries", "unknown_items", "unjudged")  # what judgements and features lack of each other
 Map = QueryMap | Callable[[Any], Any]
 
 
@@ -37,6 +37,7 @@ def compatibility(
     independent_gallery: FeaturesLike | None = None,
     relevance: Relevance | None = None,
     metric: Metric = "euclidean",
+    cluster: Cluster = "query",
     seed: int = 0,
     searcher: Callable[..., Hits] = search,
     adapter: Map | None = None,
@@ -49,8 +50,12 @@ def compatibility(
     the old gallery, the new queries serve as the new gallery, and so for the independent model. Ids must name the same
     items in queries and galleries: row numbers do so only where both hold the same rows.
 
-    The intervals say how a figure would move with other queries of the same classes in the same gallery; for other classes
-    or another gallery they are far too narrow.
+    By labels the verdict is of top-1, by judgements of nDCG@10. With neither, but with the gallery by the new model, it is of
+    agreement: the share of the new model's own ten nearest items that are among the ten found; whether these are right
+    answers is then not known, and nothing else is claimed.
+
+    The intervals say how a figure would move with other queries of the same classes in the same gallery; with
+    `cluster="class"`, with other classes. Another gallery is in neither.
 
     Args:
         old_query: `Features` of the old model: vectors (n, d_old), int64 classes (n,), unique ids (n,), and the space.
@@ -60,8 +65,9 @@ def compatibility(
         independent: the same queries by a new model trained without regard to the old one.
         independent_gallery: the same gallery by that model.
         relevance: what answers the queries, by their ids, such as `Relevance.from_qrels` reads; labels are then optional.
-            None: what has the query's label.
+            None: what has the query's label; without labels, agreement.
         metric: what ranks.
+        cluster: what the intervals draw: "query", or "class": all queries of a class together, which needs labels.
         seed: of the bootstrap.
         searcher: what searches, called as `search` is.
         adapter: (q, d_new) → (q, d_old), such as `load_adapter` gives: the cross test asks with mapped queries. The self tests
@@ -75,10 +81,10 @@ def compatibility(
         Figures with 95 % intervals, and the verdict; prints as a table.
 
     Raises:
-        DataError: neither labels nor judgements, judgements of other items, vectors that cannot be searched, or ids that are
-            not unique.
+        DataError: neither labels nor judgements nor a new gallery, judgements of other items, classes without labels,
+            vectors that cannot be searched, or ids that are not unique.
         IncompatibleError: other queries, other classes, or spaces and dimensions that do not fit.
-        ConfigError: unknown metric.
+        ConfigError: unknown metric or cluster.
 
     Source: protocol and criterion of Non-Inherent Feature Compatible Learning, section 4; update gain and empirical
     criterion: Shen et al., Towards Backward-Compatible Representation Learning, CVPR 2020.
@@ -99,19 +105,29 @@ def compatibility(
     items = dict(zip(items, same_classes(*items.values()), strict=True))
     metric = check_metric(metric)
     pairs = _pairs(items, called)
-    old, gallery = pairs["old_self"]
+    (old, gallery), fresh = pairs["old_self"], pairs.get("new_self")
     pairs["cross"] = _cross(pairs["cross"][0], gallery, adapter, pad), gallery
     own = rows_of(old, gallery)
-    judged = _judged(old, gallery, relevance)
+    classes = _classes(check_cluster(cluster), old, pairs["cross"][0])
+    judged = _judged(old, gallery, relevance, fresh)
     for one in {id(one.vectors): one for pair in pairs.values() for one in pair}.values():
         _check_vectors(one, nonzero=metric == "cosine")
-    relevant = judged.counts(np.arange(len(old)), exclude=own)
-    if not relevant.any():
-        raise DataError(f"no row of {gallery.name} answers any of the {len(old)} queries: {_why(judged, relevance)}")
-    outcomes = {name: _outcome(*pair, own, judged, relevant, metric, searcher) for name, pair in pairs.items()}
-    frozen = adapter is not None and not isinstance(adapter, Cut)
-    backfill = outcomes.get("independent_self", outcomes.get("new_self") if frozen else None)
-    return _result(old, outcomes, backfill, relevant, judged, metric, seed)
+    find = partial(_find, own=own, metric=metric, searcher=searcher)
+    truth: Truth
+    if judged is not None:
+        truth = ByRelevance(judged, own, "top1" if relevance is None else "ndcg10")
+        if not truth.counts.any():
+            why = _why(old, gallery, judged, relevance)
+            raise DataError(f"no row of {gallery.name} answers any of the {len(old)} queries: {why}")
+    else:
+        assert fresh is not None
+        truth = ByAgreement(find(*fresh, TEN))
+        pairs = {test: pairs[test] for test in ("old_self", "cross")}  # what finds its own ranking agrees with it
+    outcomes = {test: truth.outcome(find(*pair, truth.depth)) for test, pair in pairs.items()}
+    frozen = adapter is not None and not isinstance(adapter, Cut) and "new_self" in outcomes
+    backfill = "independent_self" if "independent_self" in outcomes else "new_self" if frozen else None
+    figures = figures_of(outcomes, truth.primary, backfill, seed=seed, clusters=classes)
+    return _result(old, outcomes, figures, truth, classes, metric)
 
 
 def _pairs(items: dict[str, Items], called: dict[str, str]) -> dict[str, tuple[Items, Items]]:
@@ -166,122 +182,96 @@ def _check_vectors(items: Items, *, nonzero: bool) -> None:
     check_rows(items.vectors, items.name, nonzero=nonzero, told=lambda bad: rows_at_fault(bad, items.ids_or_none))
 
 
-def _judged(old: Items, gallery: Items, relevance: Relevance | None) -> Relevance:
-    """What answers each query, by row number."""
+def _judged(old: Items, gallery: Items, relevance: Relevance | None, fresh: tuple[Items, Items] | None) -> Relevance | None:
+    """What answers each query, by row number; None where nothing says it and the new model's own ranking must do."""
     if relevance is not None:
         return relevance.at(old.ids, gallery.ids)
-    labels = []
-    for items in (old, gallery):
-        if items.labels is None:
-            raise DataError(
-                f"{items.name} has no labels, and nothing else says what answers a query; give every row a class, "
-                "or give judgements (relevance=Relevance.from_qrels(...))"
-            )
-        labels.append(items.labels)
-    return Relevance.from_labels(*labels)
+    bare = [items for items in (old, gallery) if items.labels is None]
+    if not bare:
+        return Relevance.from_labels(old.labels, gallery.labels)
+    if len(bare) == 2 and fresh is not None:
+        return None
+    remedy = "" if len(bare) == 1 else ", or new_gallery: the new model's own ranking then stands for the truth"
+    raise DataError(
+        f"{bare[0].name} has no labels, and nothing else says what answers a query; give every row a class, "
+        f"or give judgements (relevance=Relevance.from_qrels(...)){remedy}"
+    )
 
 
-def _why(judged: Relevance, relevance: Relevance | None) -> str:
-    if relevance is None:
+def _classes(cluster: Cluster, old: Items, new: Items) -> Int[np.ndarray, " q"] | None:
+    """What is drawn together; None: each query by itself."""
+    if cluster == "query":
+        return None
+    labels = new.labels if old.labels is None else old.labels
+    if labels is None:
+        raise DataError(f"{old.name} has no labels, so cluster='class' has no classes to draw; give labels, or cluster='query'")
+    if len(np.unique(labels)) < 2:
+        raise DataError(f"all {len(old)} queries of {old.name} are of one class; cluster='class' needs two at least, better 50")
+    classes: np.ndarray = labels
+    return classes
+
+
+def _why(old: Items, gallery: Items, judged: Relevance, relevance: Relevance | None) -> str:
+    """Why nothing is relevant, in words; with ids of both sides where they have none in common."""
+    if relevance is None or relevance.query_ids is None or relevance.item_ids is None:
         return "no class has two rows; give the labels of the same classes to queries and gallery"
+    example = ""
+    for known, items, lost, kind in (
+        (relevance.query_ids, old, judged.unknown_queries, "queries"),
+        (relevance.item_ids, gallery, judged.unknown_items, "items"),
+    ):
+        if lost and not np.isin(known, items.ids.astype(known.dtype)).any():
+            few, given = (", ".join(map(repr, ids[:3].tolist())) for ids in (known, items.ids))
+            example = example or f" (judged {kind}: {few}; {items.name}: {given})"
     return (
-        f"{judged.unknown_queries} judged queries and {judged.unknown_items} judged items are not among the ids; "
+        f"{judged.unknown_queries} judged queries and {judged.unknown_items} judged items are not among the ids{example}; "
         "give judgements by the ids of these features"
     )
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What one test scored on every query."""
-
-    top1: Bool[np.ndarray, " q"]
-    top5: Bool[np.ndarray, " q"]
-    precision: Float[np.ndarray, " q"]  # average precision at R
-    curve: list[float]
-
-    def scores(self, seed: int) -> Scores:
-        return Scores(_mean(self.top1, seed), _mean(self.top5, seed), _mean(self.precision, seed))
-
-
-def _outcome(
+def _find(
     query: Items,
     gallery: Items,
+    k: int,
+    *,
     own: Int[np.ndarray, " q"],
-    judged: Relevance,
-    relevant: Int[np.ndarray, " q"],
     metric: Metric,
     searcher: Callable[..., Hits],
-) -> _Outcome:
-    counted = relevant.clip(max=DEEPEST)
-    index = ArrayIndex(gallery.vectors, metric=metric, searcher=searcher)  # rows for ids: so they are judged, and it is quick
-    hits = index.search(query.vectors, max(CURVE, int(counted.max())), exclude=own)
-    right = judged.of(np.arange(len(query)), hits.ids)  # (q, k)
-    curve = [float(top_k(right, k).mean()) for k in range(1, CURVE + 1)]
-    return _Outcome(top_k(right, 1), top_k(right, 5), map_at_r(right, counted), curve)
+) -> Int[np.ndarray, "q k"]:
+    """(q, k) nearest rows; rows for ids: so they are judged, and it is quick."""
+    index = ArrayIndex(gallery.vectors, metric=metric, searcher=searcher)
+    return as_numpy(index.search(query.vectors, k, exclude=own).ids)
 
 
 def _result(
     old: Items,
-    outcomes: dict[str, _Outcome],
-    backfill: _Outcome | None,
-    relevant: Int[np.ndarray, " q"],
-    judged: Relevance,
+    outcomes: dict[str, Outcome],
+    figures: Figures,
+    truth: Truth,
+    classes: Int[np.ndarray, " q"] | None,
     metric: Metric,
-    seed: int,
 ) -> Compatibility:
-    scores = {name: outcome.scores(seed) for name, outcome in outcomes.items()}
-    before, after = outcomes["old_self"].top1, outcomes["cross"].top1
-    gain = bootstrap(lambda means: means[:, 1] - means[:, 0], np.stack([before, after], axis=1), seed=seed)
+    counts = truth.counts if isinstance(truth, ByRelevance) else np.ones(len(old), dtype=np.int64)
+    known = {name: getattr(truth.relevance, name) for name in UNKNOWN} if isinstance(truth, ByRelevance) else {}
+    labelled = old.labels is not None and isinstance(truth, ByRelevance)
     return Compatibility(
-        old_self=scores["old_self"],
-        cross=scores["cross"],
-        new_self=scores.get("new_self"),
-        independent_self=scores.get("independent_self"),
-        gain=gain,
-        update_gain=None if backfill is None else _update_gain(before, after, backfill.top1, seed),
-        negative_flips=_mean(negative_flips(before, after), seed),
-        compatible=_verdict(gain),
+        old_self=figures.scores["old_self"],
+        cross=figures.scores["cross"],
+        new_self=figures.scores.get("new_self"),
+        independent_self=figures.scores.get("independent_self"),
+        gain=figures.gain,
+        update_gain=figures.update_gain,
+        negative_flips=figures.negative_flips,
+        compatible=figures.verdict,
         queries=len(old),
-        queries_without_relevant=int((relevant == 0).sum()),
-        map_r_limit=DEEPEST if relevant.max() > DEEPEST else None,
-        per_class=[] if old.labels is None else _per_class(old.labels, before, after),
-        accuracy_at_k={name: outcome.curve for name, outcome in outcomes.items()},
+        queries_without_relevant=int((counts == 0).sum()),
+        map_r_limit=DEEPEST if counts.max() > DEEPEST else None,
+        per_class=per_class(old.labels, outcomes["old_self"].right, outcomes["cross"].right) if labelled else [],
+        accuracy_at_k={test: outcome.curve for test, outcome in outcomes.items() if outcome.curve},
         metric=metric,
-        unknown_queries=judged.unknown_queries,
-        unknown_items=judged.unknown_items,
+        unknown_queries=known.get("unknown_queries", 0),
+        unknown_items=known.get("unknown_items", 0),
+        queries_without_judgement=known.get("unjudged", 0),
+        primary=truth.primary,
+        classes=None if classes is None else len(np.unique(classes)),
     )
-
-
-def _verdict(gain: Figure) -> Verdict:
-    return "yes" if gain.low > 0 else "no" if gain.high < 0 else "undecided"
-
-
-def _mean(column: Bool[np.ndarray, " q"] | Float[np.ndarray, " q"], seed: int) -> Figure:
-    return bootstrap(lambda means: means[:, 0], column[:, None], seed=seed)
-
-
-def _update_gain(
-    old: Bool[np.ndarray, " q"], cross: Bool[np.ndarray, " q"], independent: Bool[np.ndarray, " q"], seed: int
-) -> Figure:
-    """Gain of the cross test over that of a full backfill; nothing gained of nothing to gain is 0."""
-
-    def ratio(means: Float[np.ndarray, "r 3"]) -> Float[np.ndarray, " r"]:
-        gained, possible = means[:, 1] - means[:, 0], means[:, 2] - means[:, 0]
-        unbounded = np.where(gained == 0, 0.0, np.copysign(np.inf, gained))
-        share: np.ndarray = np.where(possible == 0, unbounded, gained / np.where(possible == 0, 1.0, possible))
-        return share
-
-    columns = np.stack([old, cross, independent], axis=1)
-    figure = bootstrap(ratio, columns, seed=seed)
-    possible = bootstrap(lambda means: means[:, 2] - means[:, 0], columns, seed=seed)
-    # near a zero denominator the drawn ratios jump between both infinities: their percentiles say nothing
-    return Figure(figure.value, -np.inf, np.inf) if possible.low <= 0 <= possible.high else figure
-
-
-def _per_class(
-    labels: Int[np.ndarray, " q"], before: Bool[np.ndarray, " q"], after: Bool[np.ndarray, " q"]
-) -> list[ClassChange]:
-    classes, members = np.unique(labels, return_inverse=True)
-    counts = np.bincount(members)
-    old, new = (np.bincount(members, weights=right) / counts for right in (before, after))
-    return [ClassChange(*row) for row in zip(classes.tolist(), counts.tolist(), old.tolist(), new.tolist(), strict=True)]

@@ -15,6 +15,7 @@ from ..errors import DataError, IncompatibleError
 Statistic = Callable[[np.ndarray], np.ndarray]
 LEVEL = 0.95
 HELD = 1 << 22  # values held at a time
+NARROW = 4  # columns that may well have few different rows
 
 
 @dataclass(frozen=True)
@@ -163,10 +164,11 @@ def resampled(
 def _means_of_queries(scores: Float[np.ndarray, "q m"], resamples: int, random: np.random.Generator) -> np.ndarray:
     """(r, m) column means of as many rows, drawn with replacement; in blocks, so that memory is bounded."""
     queries = len(scores)
-    distinct, copies = np.unique(scores, axis=0, return_counts=True)
-    if len(distinct) * 8 <= queries:  # right and wrong: a handful of different rows, drawn by their counts
-        draws = _multinomial(copies / queries, queries, resamples, random)
-        return np.concatenate([drawn @ distinct / queries for drawn in draws])
+    if scores.shape[1] <= NARROW:
+        distinct, copies = np.unique(scores, axis=0, return_counts=True)
+        if len(distinct) * 8 <= queries:  # right and wrong: a handful of different rows, drawn by their counts
+            draws = _multinomial(copies / queries, queries, resamples, random)
+            return np.concatenate([drawn @ distinct / queries for drawn in draws])
     block = max(1, HELD // queries)
     means = []
     for start in range(0, resamples, block):

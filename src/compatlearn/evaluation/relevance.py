@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from ..errors import IncompatibleError
 from .clicks import read_clicks
@@ -128,9 +128,7 @@ class Relevance:
         return cls._judged(queries, queries, items, grades)
 
     @classmethod
-    def from_pairs(
-        cls, query_ids: Ids, item_ids: Ids, weights: Num[np.ndarray, " m"] | Sequence[float] | None = None
-    ) -> "Relevance":
+    def from_pairs(cls, query_ids: Ids, item_ids: Ids, weights: np.ndarray | Sequence[Any] | None = None) -> "Relevance":
         """Pairs of a query and an item that answers it, such as clicks; the weights of a pair that comes again add up.
 
         Args:
@@ -171,8 +169,7 @@ class Relevance:
             DataError: there is no such file, it holds no pair, or an id or a count that is none.
             FormatError: it cannot be read, or lacks a column.
         """
-        queries, items, counts = read_clicks(Path(path))
-        return cls.from_pairs(queries, items, counts)
+        return cls.from_pairs(*read_clicks(Path(path)))
 
     @classmethod
     def _judged(cls, known: Ids, queries: Ids, items: Ids, grades: Any, least: float | None = None) -> "Relevance":
@@ -256,10 +253,9 @@ class Relevance:
         Returns:
             (q, k) float32, descending; 0 where fewer than k items are relevant.
         """
-        wanted = groups_of(self.query_ids, self.query_groups, as_ids(queries))
         if self.judged is None:
-            counts = self.counts(queries, exclude)
-            return (np.arange(k) < counts[:, None]).astype(np.float32)
+            return (np.arange(k) < self.counts(queries, exclude)[:, None]).astype(np.float32)
+        wanted = groups_of(self.query_ids, self.query_groups, as_ids(queries))
         sizes = np.bincount(self.item_groups[self.item_groups >= 0], minlength=self.width)
         best = best_grades(*np.divmod(self.judged, self.width), self.degrees, sizes, wanted, k + 1)
         if exclude is None:

@@ -207,7 +207,7 @@ def interval(values: Iterable[float]) -> tuple[float | None, float | None]:
 
 def _room(model: Measures) -> Figure | None:
     alone = model.independent_self
-    if alone is None:
+    if alone is None or alone.top1 is None or model.old_self.top1 is None:
         return None
     return Figure(alone.top1.value - model.old_self.top1.value, -math.inf, math.inf)
 
