@@ -106,7 +106,7 @@ def test_with_labels_and_a_backfill_everything_is_measured() -> None:
     assert backfill.update_gain == pytest.approx(1.0)
     assert old.gain == Figure(0.0, 0.0, 0.0)
     assert backfill.cost.encoder_items == ITEMS - len(PAIRS)
-    assert set(found.partial) == {"random", "error", "density", "density×error"}
+    assert set(found.partial) == {"random", "error", "density"}
     assert found.learning.at[-1] == len(PAIRS)
     for example in found.examples:
         assert example["query"] in IDS[ASKED]

@@ -12,6 +12,7 @@ from compatlearn.upgrade.case import Case, directed, mixed
 from compatlearn.upgrade.cost import cost_of
 from compatlearn.upgrade.curves import SHARES, partial_curve
 from compatlearn.upgrade.maps import Maps, Methods, Pairs, apply_crossed, fit, kept_out
+from compatlearn.upgrade.measure import Part
 from compatlearn.upgrade.order import ORDERS, Order, order_of
 from compatlearn.upgrade.rungs import CANDIDATES, RUNGS, proposed
 from compatlearn.upgrade.truth import Agreeing, Judged
@@ -161,7 +162,7 @@ def test_without_old_queries_a_cascade_asks_with_mapped_ones() -> None:
 def test_a_cascade_costs_every_item_that_it_embeds_once(items: int) -> None:
     case, maps = case_of("cosine", items=items)
     halves = [np.array([0, 2, 4, 6]), np.array([1, 3, 5, 7, 8])]
-    parts = [(rows, maps.of(rows)) for rows in halves]
+    parts = [Part(rows, maps.of(rows)) for rows in halves]
     distinct = {place for row in slow("fused", case, maps, np.zeros(0, dtype=int)).tolist() for place in row} - {-1}
     cost = cost_of(BY_NAME["cascade"], case, parts, 1000, 50, 0.1, {"query": 7.0, "gallery": 3.0})
     assert cost.encoder_items == len(distinct)
@@ -266,7 +267,7 @@ def test_a_partial_backfill_ends_where_a_backfill_does() -> None:
     case, maps = replace(case, truth=Agreeing(wanted)), replace(maps, methods=replace(maps.methods, join=(0.0, 0.0)))
     order = np.random.default_rng(0).permutation(130)
     halves = [np.arange(0, 20, 2), np.arange(1, 20, 2)]
-    curves = partial_curve(case, [(rows, maps.of(rows)) for rows in halves], {"random": [order, order]}, 0)
+    curves = partial_curve(case, [Part(rows, maps.of(rows)) for rows in halves], {"random": [order, order]}, 0)
     assert curves["random"].at == SHARES
     values = [figure.value for figure in curves["random"].figures]
     assert values[-1] == 1.0

@@ -8,6 +8,7 @@ from ..errors import ConfigError
 from ..evaluation.figures import Figure
 from .cost import Cost
 
+TITLES = {"top1": "top-1", "ndcg10": "nDCG@10", "recall100": "Recall@100", "mrr10": "MRR@10", "agreement": "agreement"}
 GOAL = 0.9  # of the best gain within the budget
 
 
@@ -90,7 +91,7 @@ def recommend(rungs: Sequence[Measured], primary: str, items: int, budget: float
     best = max(better, key=lambda rung: _gain(rung))
     enough = goal * _gain(best)
     taken = next(rung for rung in better if _gain(rung) >= enough)
-    text = f"{taken.name} gains {_points(taken)} points of {primary} over the old queries"
+    text = f"{taken.name} gains {_points(taken)} points of {TITLES[primary]} over the old queries"
     if taken is not best:
         text += f", at least {goal:.0%} of the {_gain(best) * 100:+.1f} of {best.name}, and costs less"
     else:

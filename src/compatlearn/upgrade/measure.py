@@ -112,7 +112,7 @@ def reason_of(rung: Rung, case: Case) -> str:
     if rung.old_queries and case.old is None:
         return "needs the queries by the old model as well"
     if rung.fresh and case.fresh is None:
-        return "needs the new vectors of the gallery to be measured; give a backfill of some of it"
+        return "needs the new vectors of all items that are searched to be measured; give them as backfill"
     return ""
 
 
@@ -177,8 +177,14 @@ def examples_of(case: Case, scored: dict[str, Scored], name: str) -> tuple[dict[
         {
             "query": case.query_ids[row].item(),
             "change": kind,
-            "before": case.item_ids[before.found[row, :5]].tolist(),
-            "after": case.item_ids[after.found[row, :5]].tolist(),
+            "before": _named(case, before.found[row, :5]),
+            "after": _named(case, after.found[row, :5]),
         }
         for kind, row in rows
     )
+
+
+def _named(case: Case, found: Int[np.ndarray, " k"]) -> list[Any]:
+    """Ids of the items that were found."""
+    names: list[Any] = case.item_ids[found[found >= 0]].tolist()
+    return names

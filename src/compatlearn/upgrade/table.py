@@ -7,9 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..evaluation.table import bounds, grid
-from .advice import Measured
-
-TITLES = {"top1": "top-1", "ndcg10": "nDCG@10", "recall100": "Recall@100", "mrr10": "MRR@10", "agreement": "agreement"}
+from .advice import TITLES, Measured
 
 
 def as_table(rungs: Sequence[Measured], recommended: str, primary: str, notes: Sequence[str]) -> Table:
