@@ -9,7 +9,7 @@ from markupsafe import Markup
 from ..evaluation.figures import Figure
 from ..evaluation.table import bounds
 from ..files import write_text
-from ..upgrade.table import TITLES
+from ..upgrade.advice import TITLES
 from .page import fill
 
 FAR = 0.1  # share of far queries from which on a reader is warned
