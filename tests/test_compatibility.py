@@ -246,6 +246,8 @@ def test_judgements_need_no_labels():
     assert result.per_class == []
     assert (result.unknown_queries, result.unknown_items, result.queries_without_judgement) == (0, 0, 0)
     assert (by_label.primary, result.primary) == ("top1", "ndcg10")
+    same = Relevance.from_labels(old.labels, old.labels)
+    assert compatibility(old_query=bare[0], old_gallery=bare[0], new_query=bare[1], relevance=same).gain == by_label.gain
     assert result.gain.value == pytest.approx(result.cross.ndcg10.value - result.old_self.ndcg10.value)
     assert by_label.gain.value == pytest.approx(result.cross.top1.value - result.old_self.top1.value) != result.gain.value
     assert str(result).startswith("compatible: yes, by nDCG@10\n")

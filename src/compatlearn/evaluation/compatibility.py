@@ -115,7 +115,7 @@ def compatibility(
     find = partial(_find, own=own, metric=metric, searcher=searcher)
     truth: Truth
     if judged is not None:
-        truth = ByRelevance(judged, own, "top1" if relevance is None else "ndcg10")
+        truth = ByRelevance(judged, own, "top1" if judged.judged is None else "ndcg10")
         if not truth.counts.any():
             why = _why(old, gallery, judged, relevance)
             raise DataError(f"no row of {gallery.name} answers any of the {len(old)} queries: {why}")
