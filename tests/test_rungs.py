@@ -162,7 +162,7 @@ def test_without_old_queries_a_cascade_asks_with_mapped_ones() -> None:
 def test_a_cascade_costs_every_item_that_it_embeds_once(items: int) -> None:
     case, maps = case_of("cosine", items=items)
     halves = [np.array([0, 2, 4, 6]), np.array([1, 3, 5, 7, 8])]
-    parts = [Part(rows, maps.of(rows)) for rows in halves]
+    parts = [(rows, maps.of(rows)) for rows in halves]
     distinct = {place for row in slow("fused", case, maps, np.zeros(0, dtype=int)).tolist() for place in row} - {-1}
     cost = cost_of(BY_NAME["cascade"], case, parts, 1000, 50, 0.1, {"query": 7.0, "gallery": 3.0})
     assert cost.encoder_items == len(distinct)
