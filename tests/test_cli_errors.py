@@ -449,7 +449,7 @@ USAGE = [
     ("compare --out y --recipe no.toml", 1, r"cannot read recipe no.toml: No such file or directory; check the path"),
     ("compare --out y --recipe digts", 1, r"unknown recipe 'digts'; did you mean 'digits'\?"),
     ("compare --out y --data digits --methods random-wlak", 1, r"unknown method 'random-wlak'; did you mean 'random-walk'\?"),
-    ("sweep --out y --data digits --methods l1 mean", 1, r"unknown method 'l1'; known: advbct, .*, independent, .*"),
+    ("sweep --out y --data digits --methods l1 mean", 1, r"unknown method 'l1'; known: adjoint, .*, independent, .*"),
     ("train --data digits --backbone x --out y --dimension 0", 1, r"dimension must be at least 1; got 0"),
     ("train --data digits --backbone x --out y --seed -1", 1, r"seed must be in \[0, 2³²\); got -1"),
     ("train --data digits --backbone x --out y --image-size 300", 1, r"a crop of 300 pixels does not fit in resize 256 .*"),
