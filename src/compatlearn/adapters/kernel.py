@@ -122,14 +122,14 @@ class KernelNetwork(nn.Module):
         shapes |= {"slope": (d_new, d_old), "mean": (d_old,), "targets": (pairs if drawing is None else drawing, d_old)}
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
-        self.kernel = Kernel(self.centre, self.whitener, temperature, 1.0, directions)
+        self.temperature, self.directions = temperature, directions
         self.neighbours, self.draw, self.unit = neighbours, draw, unit
 
     def forward(self, new: Float[Tensor, "b d_new"]) -> Float[Tensor, "b d_old"]:
         return torch.cat([self._mapped(block) for block in new.split(BLOCK)])
 
     def _mapped(self, inputs: Float[Tensor, "b d_new"]) -> Float[Tensor, "b d_old"]:
-        kernel = Kernel(self.centre, self.whitener, self.kernel.temperature, 1.0, self.kernel.directions)
+        kernel = Kernel(self.centre, self.whitener, self.temperature, 1.0, self.directions)
         found = kernel.gaussian(kernel.features(inputs), self.features) @ self.weights
         found += (inputs - self.centre) @ self.slope + self.mean
         return drawn(found, self.targets, neighbours=self.neighbours, draw=self.draw, unit=self.unit)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..arrays import as_tensor
 from ..errors import DataError
-from ..evaluation.figures import Figure, bootstrap
+from ..evaluation.figures import Figure, mean_of, resampled
+from ..evaluation.metrics import agreement
 from ..evaluation.relevance import Relevance
 from ..indexes.exact import search
 from ..metric import Metric
@@ -192,22 +193,19 @@ class KeptOut:
         cosine = float(F.cosine_similarity(mapped, target.float()).mean())
         after = self.right(mapped, self._galleries[1]) if translated is None else self.right(target, translated)
         scores = np.stack([after, self._old_right], axis=1).astype(np.float64)
-        asked = bootstrap(lambda means: means[:, 0], scores, seed=seed)
-        before = bootstrap(lambda means: means[:, 1], scores, seed=seed)
-        gain = bootstrap(lambda means: means[:, 0] - means[:, 1], scores, seed=seed)
+        draws = resampled(scores, seed=seed)
+        asked, before = draws.figure(lambda means: means[:, 0]), draws.figure(lambda means: means[:, 1])
+        gain = draws.figure(lambda means: means[:, 0] - means[:, 1])
         without = None
         if old_head is not None:
-            without = bootstrap(
-                lambda means: means[:, 0], self.right(apply(old_head, target), self._galleries[1])[:, None], seed=seed
-            )
+            without = mean_of(self.right(apply(old_head, target), self._galleries[1]), seed=seed)
         return Trial(*about, mapped=asked, old=before, gain=gain, cosine=cosine, seconds=seconds, old_head=without)
 
     def right(self, queries: Float[Tensor, "q d"], gallery: Float[Tensor, "g d"]) -> Float[np.ndarray, " q"]:
         """Whether the nearest item is of the query's class; without labels, how much of a backfill's answer is found."""
         if self.matched.labels is None:
-            found = self._nearest(queries, gallery, NEIGHBOURS)
-            shared: np.ndarray = (found[:, :, None] == self._backfilled[:, None]).any(axis=2).mean(axis=1)
-            return shared
+            wanted = self._backfilled
+            return agreement(self._nearest(queries, gallery, NEIGHBOURS), wanted, k=wanted.shape[1])
         labels = self.matched.labels
         found = self._nearest(queries, gallery, 1)
         relevance = Relevance.from_labels(labels[self.rows.numpy()], labels[self.gallery.numpy()])

@@ -1,6 +1,5 @@
 """`compatlearn adapt`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +9,7 @@ from ..adapters.methods import AUTO, method_help
 from ..metric import Metric
 from .columns import Columns
 from .out import check_out_file
-from .output import show
+from .output import show, tell
 
 
 def adapt(
@@ -62,12 +61,12 @@ def adapt(
     files, spaces = {"old": old_features, "new": new_features}, {"old": old_space, "new": new_space}
     features = columns.load(files, spaces)
     try:
-        adapter.fit_features(features["new"], features["old"], names=names, tell=_tell)
+        adapter.fit_features(features["new"], features["old"], names=names, tell=tell)
     except KeyboardInterrupt:
-        _tell("compatlearn: interrupted; a fit keeps nothing, the same command starts afresh")
+        tell("compatlearn: interrupted; a fit keeps nothing, the same command starts afresh")
         return 130
     worth_it = adapter.test_.worth_it if adapter.test_ else None
-    _tell(_verdict(adapter))
+    tell(_verdict(adapter))
     refused = require_gain and worth_it is not True
     if not refused:
         adapter.save(out)
@@ -77,10 +76,6 @@ def adapt(
     else:
         print(_line(adapter, written))  # one line, however wide the terminal is
     return 3 if refused else 0
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _line(adapter: Any, out: Path | None) -> str:

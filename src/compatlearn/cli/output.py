@@ -1,6 +1,7 @@
-"""Results on stdout: JSON for machines, tables for people."""
+"""Results on stdout: JSON for machines, tables for people; progress on stderr."""
 
 import json
+import sys
 from typing import Any
 
 
@@ -12,3 +13,8 @@ def show(result: Any) -> None:
 
         console = Console()
         console.print(result) if console.is_terminal else Console(width=120).print(result)
+
+
+def tell(line: str) -> None:
+    """A line of progress on stderr, at once."""
+    print(line, file=sys.stderr, flush=True)

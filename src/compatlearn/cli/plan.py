@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from ..metric import Metric
 from .columns import Columns
 from .out import check_out_folder
-from .output import show
+from .output import show, tell
 from .texts import TextModel, open_named_texts
 
 if TYPE_CHECKING:
@@ -104,18 +104,14 @@ def plan(
     from ..upgrade.plan import plan as measure
 
     relevance = None if qrels is None else Relevance.from_qrels(qrels)
-    found = measure(**vectors, relevance=relevance, metric=metric, budget=budget, goal=goal, seed=seed, tell=_tell)
+    found = measure(**vectors, relevance=relevance, metric=metric, budget=budget, goal=goal, seed=seed, tell=tell)
     content = save_plan(found, out, {"version": __version__, "command": sys.argv[1:], "seed": seed})
     write_plan_page(out / REPORT, content, texts=texts)
     show(content if json else found)
     for line in content["next"]:
-        _tell(f"next: {line}")
-    _tell(f"{out / 'plan.json'} and {out / REPORT} are written")
+        tell(f"next: {line}")
+    tell(f"{out / 'plan.json'} and {out / REPORT} are written")
     return 3 if require_gain and found.recommended == "old" else 0
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _loaded(paths: dict[str, Path | None], columns: Columns) -> "dict[str, Features]":
@@ -196,5 +192,5 @@ class _Source:
     def _embedded(self, model: str | None, texts: "Texts", name: str) -> "Features":
         from ..encoders.embed import extract_texts
 
-        _tell(f"{name}: {len(texts)} texts by {model}")
+        tell(f"{name}: {len(texts)} texts by {model}")
         return extract_texts(self.text_model.load(str(model)), texts, self.folder / name)

@@ -123,6 +123,22 @@ def bootstrap(
     return resampled(columns, resamples=resamples, seed=seed, clusters=clusters).figure(statistic)
 
 
+def mean_of(column: Float[Array, " q"] | Bool[Array, " q"], *, seed: int = 0) -> Figure:
+    """The mean of what each query scored, with its 95 % interval over queries.
+
+    Args:
+        column: (q,) scores.
+        seed: of the draws.
+
+    Returns:
+        The mean, and the interval of `bootstrap`.
+
+    Raises:
+        DataError: no query, or NaN.
+    """
+    return bootstrap(lambda means: means[:, 0], column[:, None], seed=seed)
+
+
 def resampled(
     columns: Float[Array, "q m"] | Bool[Array, "q m"],
     *,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..adapters.methods import GALLERY
-from ..evaluation.figures import Figure, bootstrap
+from ..evaluation.figures import Figure, mean_of
 from .case import Case, directed
 from .maps import Methods, Pairs, fit
 from .measure import Part
@@ -63,7 +63,7 @@ def learning_curve(case: Case, pairs: Pairs, methods: Methods, seed: int) -> Cur
         translated = directed(adapter.transform(case.items[items]), case.metric)
         found = drawn.search(case.new[rows], translated, rows, DEPTH)
         scores = case.truth.scores(rows, np.where(found < 0, -1, items[found]))[case.truth.primary]
-        figures.append(bootstrap(lambda means: means[:, 0], scores[:, None], seed=seed))
+        figures.append(mean_of(scores, seed=seed))
     enough = [size for size, figure in zip(sizes, figures, strict=True) if figure.value >= figures[-1].value - CLOSE]
     bend = float(enough[0]) if enough and enough[0] < sizes[-1] else None
     return Curve(tuple(map(float, sizes)), tuple(figures), bend)
@@ -92,6 +92,6 @@ def partial_curve(
                 first = items[: round(share * len(items))]
                 found = ask_partial(case, part.refitted(case, first), part.rows, Order(name, first))
                 scores[part.rows] = case.truth.scores(part.rows, found)[case.truth.primary]
-            figures.append(bootstrap(lambda means: means[:, 0], scores[:, None], seed=seed))
+            figures.append(mean_of(scores, seed=seed))
         curves[name] = Curve(SHARES, tuple(figures))
     return curves

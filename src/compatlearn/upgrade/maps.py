@@ -13,7 +13,7 @@ from ..adapters.choice import Choice, Wish, choose
 from ..adapters.matched import Matched, inspect
 from ..adapters.methods import ADAPTERS, AUTO, GALLERY, QUERY
 from ..adapters.task import Tell, silent
-from ..evaluation.figures import bootstrap
+from ..evaluation.figures import mean_of
 from ..metric import Metric
 from .case import Case, Rows, directed
 from .truth import AGREEING, Agreeing
@@ -121,6 +121,19 @@ def fit(
     return Adapter(method, direction, seed, metric, options=options).fit(pairs.new, pairs.old, pairs.labels, others=others)
 
 
+def fit_maps(
+    pairs: Pairs,
+    methods: Methods,
+    metric: Metric,
+    seed: int,
+    others: Rows | None = None,
+    log: Pairs | None = None,
+) -> dict[str, Adapter]:
+    """Both maps, by direction; arguments as for `fit`."""
+    query = fit(pairs, methods.query, QUERY, metric, seed, others, log)
+    return {QUERY: query, GALLERY: fit(pairs, methods.gallery, GALLERY, metric, seed, log=log)}
+
+
 def apply_maps(
     case: Case,
     pairs: Pairs,
@@ -142,12 +155,12 @@ def apply_maps(
     Returns:
         The maps, and the adapters by direction.
     """
-    query = fit(pairs, methods.query, QUERY, case.metric, seed, others, log)
-    gallery = fit(pairs, methods.gallery, GALLERY, case.metric, seed, log=log)
+    adapters = fit_maps(pairs, methods, case.metric, seed, others, log)
+    query, gallery = adapters[QUERY], adapters[GALLERY]
     asked = None if case.old is None else directed(gallery.transform(case.old), case.metric)
     mapped = directed(query.transform(case.new), case.metric)
     maps = Maps(methods, mapped, directed(gallery.transform(case.items), case.metric), asked)
-    return maps, {QUERY: query, GALLERY: gallery}
+    return maps, adapters
 
 
 def kept_out(pairs: Pairs, metric: Metric, seed: int, count: int | None = None) -> tuple[Case, Int[np.ndarray, " f"]]:
@@ -262,5 +275,5 @@ def _better(options: list[Any], score: Callable[[Any], Float[np.ndarray, " q"]],
     """The first option, unless the best one's gain over it is above zero by its interval."""
     scores = [score(option) for option in options]
     best = max(range(len(options)), key=lambda number: float(scores[number].mean()))
-    gain = bootstrap(lambda means: means[:, 0], (scores[best] - scores[0])[:, None], seed=seed)
+    gain = mean_of(scores[best] - scores[0], seed=seed)
     return options[best] if gain.low > 0 else options[0]

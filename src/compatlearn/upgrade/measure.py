@@ -8,7 +8,8 @@ from jaxtyping import Int
 
 from ..adapters.adapter import Adapter
 from ..adapters.methods import GALLERY
-from ..evaluation.figures import Figure, bootstrap
+from ..evaluation.figures import mean_of
+from ..evaluation.metrics import negative_flips
 from .advice import Measured
 from .case import Case, Rows, directed
 from .cost import Cost, cost_of
@@ -78,12 +79,13 @@ def orders_of(case: Case, parts: list[Part], pairs: Pairs, crossing: Rows, seed:
     """For each order, the rows of the items for each part of the queries."""
     if case.fresh is None:
         return {ORDER: [np.zeros(0, dtype=np.int64)] * len(parts)}
-    found: dict[str, list[np.ndarray]] = {}
-    for name in ORDERS:
-        for part in parts:
-            rest = np.setdiff1d(case.rows, part.rows)
-            log = case.new[rest] if len(rest) else pairs.new
-            found.setdefault(name, []).append(order_of(name, case, part.maps.translated, pairs, crossing, log, seed))
+    found: dict[str, list[np.ndarray]] = {name: [] for name in ORDERS}
+    for part in parts:
+        rest = np.setdiff1d(case.rows, part.rows)
+        log = case.new[rest] if len(rest) else pairs.new
+        for name, orders in found.items():
+            same = orders[:1] if name != "density" else []  # the others know neither the part's maps nor its log
+            orders += same or [order_of(name, case, part.maps.translated, pairs, crossing, log, seed)]
     return found
 
 
@@ -132,12 +134,12 @@ def measured(
         cost = Cost(0, 0, 0.0) if rung.fresh and rung.name == "cascade" else _cost(rung, case, None, given, budget, times)
         return Measured(rung.name, method, {}, None, None, None, cost, rung.needs, reason)
     mine, old, full = scored[rung.name], scored.get("old"), scored.get("backfill")
-    figures = {name: _figure(column, seed) for name, column in mine.scores.items()}
+    figures = {name: mean_of(column, seed=seed) for name, column in mine.scores.items()}
     primary = case.truth.primary
     gain = flips = share = None
     if old is not None:
-        gain = _figure(mine.scores[primary] - old.scores[primary], seed)
-        flips = _figure((old.right & ~mine.right).astype(np.float64), seed)
+        gain = mean_of(mine.scores[primary] - old.scores[primary], seed=seed)
+        flips = mean_of(negative_flips(old.right, mine.right), seed=seed)
         if full is not None and (possible := float((full.scores[primary] - old.scores[primary]).mean())) > 0:
             share = gain.value / possible
     cost = _cost(rung, case, parts, given, budget, times)
@@ -160,10 +162,6 @@ def method_of(rung: str, methods: Methods) -> str:
         "cascade": f"of fused ({methods.query})",
         "partial": f"{methods.gallery}, order by {ORDER} of queries",
     }.get(rung, "")
-
-
-def _figure(column: np.ndarray, seed: int) -> Figure:
-    return bootstrap(lambda means: means[:, 0], column[:, None], seed=seed)
 
 
 def examples_of(case: Case, scored: dict[str, Scored], name: str) -> tuple[dict[str, Any], ...]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from ..adapters.kernel_fit import kernel_ridge_map
@@ -10,8 +11,6 @@ from ..adapters.pairs import Pairs as Matched
 from ..adapters.task import Task
 from .case import Case, Rows
 from .maps import Pairs
-
-import torch  # isort: skip
 
 ORDERS = ("random", "error", "density")
 NEAR = 20  # items that a query of the log makes matter

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..adapters.matched import OTHERS
 from ..adapters.task import Tell, silent
 from ..arrays import Array
 from ..evaluation.relevance import Relevance
@@ -17,13 +18,12 @@ from .case import Case, Rows
 from .cost import microseconds
 from .curves import Curve, learning_curve, partial_curve
 from .given import Given, check_queries, gather
-from .maps import Maps, Methods, Pairs, apply_crossed, apply_maps, choose_methods, choose_weights, crossed, kept_out
+from .maps import Maps, Methods, Pairs, apply_crossed, choose_methods, choose_weights, crossed, fit_maps, kept_out
 from .measure import ORDER, Part, examples_of, maps_for, measured, orders_of, reason_of, score
 from .order import Order
 from .result import Plan
 from .rungs import RUNGS, ask_fused, ask_joined
 
-OTHERS = 4000  # items that the methods may learn from
 TRIED = 3000  # pairs that methods are tried on, at most
 
 Vectors: TypeAlias = Features | Readable | Array
@@ -122,7 +122,7 @@ def _plan(given: Given, metric: Metric, budget: float, goal: float, seed: int, t
     else:
         maps = apply_crossed(case, pairs, inside, methods, seed, others)
         parts, crossing = [Part(case.rows, maps)], maps.translated[inside]
-        _, adapters = apply_maps(case, pairs, methods, seed, others)
+        adapters = fit_maps(pairs, methods, metric, seed)
     orders = orders_of(case, parts, fitted, crossing, seed)
     tell("searching")
     times = {name: microseconds(adapter, case.new if name == "query" else case.items) for name, adapter in adapters.items()}

@@ -27,7 +27,6 @@ class Rung:
         needs: what it takes to run, in words.
         old_queries: it asks with old queries too.
         fresh: it can be measured only where the items' true new vectors are known.
-        maps: it needs maps.
     """
 
     name: str
@@ -36,7 +35,6 @@ class Rung:
     needs: tuple[str, ...] = ()
     old_queries: bool = False
     fresh: bool = False
-    maps: bool = True
 
 
 def ask_old(case: Case, maps: Maps, rows: Int[np.ndarray, " q"], order: Order) -> Found:
@@ -121,7 +119,7 @@ def _fresh(case: Case) -> Rows:
 
 
 RUNGS = (  # cheapest first
-    Rung("old", "o(q) · o(x)", ask_old, (OLD_QUERIES,), old_queries=True, maps=False),
+    Rung("old", "o(q) · o(x)", ask_old, (OLD_QUERIES,), old_queries=True),
     Rung("mapped", "g(n(q)) · o(x)", ask_mapped),
     Rung("fused", "(o(q) + w g(n(q))) · o(x)", ask_fused, (OLD_QUERIES,), old_queries=True),
     Rung("translated", "n(q) · h(o(x))", ask_translated, (SPACE,)),
@@ -134,5 +132,5 @@ RUNGS = (  # cheapest first
     ),
     Rung("cascade", f"n(q) · n(x) among {CANDIDATES}", ask_cascade, (CONTENTS + " at query time",), fresh=True),
     Rung("partial", "translated, a share re-embedded", ask_partial, (CONTENTS, SPACE), fresh=True),
-    Rung("backfill", "n(q) · n(x)", ask_backfill, (CONTENTS, SPACE), fresh=True, maps=False),
+    Rung("backfill", "n(q) · n(x)", ask_backfill, (CONTENTS, SPACE), fresh=True),
 )

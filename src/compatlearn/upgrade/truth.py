@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..evaluation.metrics import ndcg, recall_at_k, reciprocal_rank
+from ..evaluation.metrics import agreement, ndcg, recall_at_k, reciprocal_rank
 from ..evaluation.relevance import Relevance
 
 DEPTH = 100  # neighbours of a query that are looked at
@@ -80,8 +80,7 @@ class Agreeing:
 
     def scores(self, rows: Int[np.ndarray, " q"], found: Int[np.ndarray, "q k"]) -> Scores:
         wanted = self.wanted[rows]
-        count = wanted.shape[1]
-        return {"agreement": (found[:, :count, None] == wanted[:, None]).any(axis=2).mean(axis=1)}
+        return {"agreement": agreement(found, wanted, k=wanted.shape[1])}
 
     def first_right(self, rows: Int[np.ndarray, " q"], found: Int[np.ndarray, "q k"]) -> Bool[np.ndarray, " q"]:
         return (found[:, :1] == self.wanted[rows]).any(axis=1)
