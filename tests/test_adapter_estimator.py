@@ -129,7 +129,6 @@ def test_the_network_is_trainable_and_traceable() -> None:
 
 def test_faults_in_parameters_are_told_by_fit() -> None:
     for adapter, message in (
-        (Adapter("ridge", direction="gallery"), "'gallery' is not available yet"),
         (Adapter("ridge", direction="sideways"), "'sideways' is unknown"),
         (Adapter("ridge", metric="euclid"), "did you mean 'euclidean'"),
         (Adapter("ridge", unseen_classes=True), "ridge is named; use auto"),
@@ -197,8 +196,8 @@ def test_files_of_earlier_versions_load(tmp_path: Path) -> None:
     assert str(adapter).startswith("Adapter(low-rank, 6 to 6 dimensions)\n")
     adapter.save(tmp_path / "again.safetensors")
     assert (load_adapter(tmp_path / "again.safetensors")(NEW) == fitted(NEW)).all()
-    save_file(fitted.network_.state_dict(), tmp_path / "later.safetensors", header | {"direction": "gallery"})
-    with pytest.raises(FormatError, match="maps gallery vectors, which this version cannot use"):
+    save_file(fitted.network_.state_dict(), tmp_path / "later.safetensors", header | {"direction": "sideways"})
+    with pytest.raises(FormatError, match="maps sideways vectors, which this version cannot use"):
         load_adapter(tmp_path / "later.safetensors")
 
 

@@ -206,7 +206,7 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _check(self) -> None:
         if self.direction not in (QUERY, GALLERY):
-            raise ConfigError(f"direction must be 'query' (new to old) or 'gallery' (old to new); got {self.direction!r}")
+            raise ConfigError(f"direction {self.direction!r} is unknown; use 'query' (new to old) or 'gallery' (old to new)")
         check_metric(self.metric)
         check_method(self.method, self.options or {}, unseen_classes=self.unseen_classes)
 
