@@ -176,9 +176,9 @@ def table(rows: list[Row]) -> str:
 
 
 def cell(scores: list[float], gains: list[float]) -> str:
-    """`80.0 ± 1.2 (0.77)`."""
-    mean = Estimate(float(np.mean(scores)), *interval(scores), len(scores))
-    return f"{mean.percent()} ({Estimate(float(np.mean(gains))).plain(spread=False).replace('-', '−')})"
+    """`80.0 ± 1.2 (0.77 ± 0.05)`."""
+    mean, gain = (Estimate(float(np.mean(values)), *interval(values), len(values)) for values in (scores, gains))
+    return f"{mean.percent()} ({gain.plain()})"
 
 
 def main(

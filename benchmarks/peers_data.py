@@ -77,7 +77,8 @@ def figure(found: np.ndarray, grades: np.ndarray, *, top1: bool) -> float:
     hits = np.take_along_axis(grades, found, axis=1)[answered]
     if top1:
         return float((hits[:, 0] > 0).mean())
-    return float(ndcg(hits, -np.sort(-grades[answered], axis=1)[:, :DEPTH], DEPTH).mean())
+    depth = found.shape[1]  # 10, or all of a smaller gallery
+    return float(ndcg(hits, -np.sort(-grades[answered], axis=1)[:, :depth], depth).mean())
 
 
 def load_bed(data: Path, setting: Setting, seed: int) -> Bed:
