@@ -50,7 +50,7 @@ MAPS = {  # ours, with their defaults
 
 @dataclass(frozen=True)
 class Row:
-    """What one map scored in one setting with one seed; seconds are of fitting and applying it."""
+    """What one map scored in one setting with one seed; seconds of fitting and applying it, without a fit that it shares."""
 
     setting: str
     seed: int
