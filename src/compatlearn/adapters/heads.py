@@ -12,11 +12,12 @@ from ..losses.ranking import INSTANCE
 from ..pseudo.table import build_classifier
 from .kernel_fit import kernel_ridge_map
 from .linear import procrustes
-from .network import Loss, MapNetwork, scaled_network, train_map
+from .network import Loss, MapNetwork, batch_of, scaled_network, train_map
 from .pairs import Pairs
 from .task import Task
 
-STEPS = 800  # of the distilled head, at most
+STEPS, BATCH = 800, 128  # of the distilled head: minibatches, and their rows, at most
+TEACHING = 4000  # pairs that its teacher is fitted to, at most
 UNIT = 1e-3  # how far from 1 a length may be
 UNIT_SCALE = 16.0  # of the cosine in the influence loss, where old features have unit length
 
@@ -124,6 +125,7 @@ def ranking_head(
     epochs: int = 12,
     hidden: int = 1024,
     temperature: float | None = None,
+    batch: int = 512,
 ) -> MapNetwork:
     """The compatible head with the ranking loss: a query ranks the old gallery as the new model would rank its own.
 
@@ -133,11 +135,12 @@ def ranking_head(
         epochs: passes over the pairs.
         hidden: units of a layer beside the linear map; 0 is none.
         temperature: τ in mean squared lengths of an old feature; None is the loss's own default.
+        batch: rows of a minibatch, at most.
     """
     pairs = task.pairs.take(slice(0, None))
     loss = RankingLoss(*pairs, instance=instance, temperature=temperature, unit=task.unit)
     network = scaled_network(task, hidden=hidden).start_from(task.ridge)
-    return train_map(network, task, loss, epochs=epochs)
+    return train_map(network, task, loss, epochs=epochs, batch=batch)
 
 
 def distilled(task: Task, *, epochs: int = 40, hidden: int = 512) -> MapNetwork:
@@ -158,13 +161,16 @@ def distilled(task: Task, *, epochs: int = 40, hidden: int = 512) -> MapNetwork:
     sides = [new.float(), old.float()]
     if task.gallery is not None:
         unit = bool(((sides[0].norm(dim=1) - 1).abs() < UNIT).all())
-        teacher = kernel_ridge_map(replace(task, pairs=task.pairs.turned(), unit=unit))
+        drawn = torch.randperm(len(new), generator=torch.Generator().manual_seed(task.seed))[:TEACHING]
+        chosen = drawn.sort().values
+        known = Pairs(new, old, chosen, chosen).turned()
+        teacher = kernel_ridge_map(replace(task, pairs=known, unit=unit))
         items = task.gallery.float()
         sides = [torch.cat(parts) for parts in zip(sides, (teacher(items), items), strict=True)]
     rows = torch.arange(len(sides[0]))
     taught = replace(task, pairs=Pairs(sides[0], sides[1], rows, rows), labels=None)
-    steps = -(-len(rows) // min(512, -(-len(rows) // 32)))
-    return ranking_head(taught, instance=0.0, epochs=max(1, min(epochs, STEPS // steps)), hidden=hidden)
+    steps = -(-len(rows) // batch_of(len(rows), BATCH))
+    return ranking_head(taught, instance=0.0, epochs=max(1, min(epochs, STEPS // steps)), hidden=hidden, batch=BATCH)
 
 
 def _regression(task: Task) -> Loss:

@@ -62,7 +62,10 @@ class Kernel:
 
     def gaussian(self, features: Float[Tensor, "a d"], others: Float[Tensor, "b d"]) -> Float[Tensor, "a b"]:
         """The Gaussian part of k, of features."""
-        squares = features.square().sum(dim=1)[:, None] + others.square().sum(dim=1) - 2 * features @ others.T
+        if self.directions:  # of unit length: nothing to sum, which for a single query is most of the work
+            squares = 2 - 2 * features @ others.T
+        else:
+            squares = features.square().sum(dim=1)[:, None] + others.square().sum(dim=1) - 2 * features @ others.T
         return squares.clamp_(min=0).div_(-2 * self.temperature).exp_()
 
     def gram(self, inputs: Float[Tensor, "a d"], others: Float[Tensor, "b d"]) -> Float[Tensor, "a b"]:
@@ -166,7 +169,7 @@ def drawn(
     count = min(neighbours, len(targets) - (0 if own is None else 1))
     if count < 1 or draw == 0:
         return found
-    near = nearness(found, targets)
+    near = found @ targets.T if unit else nearness(found, targets)
     if own is not None:
         near.masked_fill_(own, -torch.inf)
     mean = targets[near.topk(count, dim=1).indices].mean(dim=1)

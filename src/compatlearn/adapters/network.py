@@ -14,6 +14,7 @@ from .linear import Map
 from .task import Task
 
 Loss = Callable[..., Tensor]
+BATCH = 512  # rows of a minibatch, at most
 QUIET = 5.0  # seconds between two lines of progress
 
 
@@ -58,6 +59,11 @@ class MapNetwork(nn.Module):
         return self
 
 
+def batch_of(count: int, most: int = BATCH) -> int:
+    """Rows of a minibatch of `count` pairs."""
+    return min(most, -(-count // 32))
+
+
 def train_map(
     network: MapNetwork,
     task: Task,
@@ -65,10 +71,11 @@ def train_map(
     labels: Int[Tensor, " n"] | None = None,
     *,
     epochs: int,
+    batch: int = BATCH,
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
 ) -> MapNetwork:
-    """The loop: minibatches of n/32 cached features, at most 512; AdamW, one-cycle rate.
+    """The loop: minibatches of n/32 cached features, at most `batch`; AdamW, one-cycle rate.
 
     The same seed gives the same map on one machine. Progress is told every five seconds.
 
@@ -78,6 +85,7 @@ def train_map(
         loss: called as loss(features, labels, rows), rows being places in the pairs.
         labels: (n,) int64 classes that the loss is given; None gives zeros.
         epochs: passes over the pairs.
+        batch: rows of a minibatch, at most.
         learning_rate: peak of the one-cycle rate.
         weight_decay: of AdamW.
 
@@ -87,7 +95,7 @@ def train_map(
     learner = nn.ModuleList([network, *([loss] if isinstance(loss, nn.Module) else [])])
     optimizer = torch.optim.AdamW(learner.parameters(), lr=learning_rate, weight_decay=weight_decay)
     count = len(task.pairs)
-    batch_size = min(512, -(-count // 32))  # few rows: still some steps an epoch
+    batch_size = batch_of(count, batch)  # few rows: still some steps an epoch
     steps = epochs * -(-count // batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
     device = network.linear.weight.device

@@ -15,7 +15,7 @@ from .truth import AGREEING
 SHARES = (0.0, 0.1, 0.2, 0.5, 1.0)  # of the gallery, embedded anew
 PARTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # of the pairs
 FEWEST = 20  # pairs that a point of the curve needs
-ITEMS, QUERIES = 20_000, 500  # that a curve of pairs is measured on, at most
+ITEMS, QUERIES = 10_000, 500  # that a curve of pairs is measured on, at most
 CLOSE = 0.01  # of what all pairs reach: from there on more pairs are not worth much
 
 
