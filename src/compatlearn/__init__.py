@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .evaluation.compatibility import compatibility
     from .evaluation.relevance import Relevance
     from .evaluation.result import Compatibility
+    from .features.cache import VectorCache
     from .features.features import Features
     from .indexes.exact import search
     from .indexes.hits import Hits
@@ -44,6 +45,7 @@ _HOMES = {
     "evaluation.compatibility": ("compatibility",),
     "evaluation.relevance": ("Relevance",),
     "evaluation.result": ("Compatibility",),
+    "features.cache": ("VectorCache",),
     "features.features": ("Features",),
     "indexes.exact": ("search",),
     "indexes.hits": ("Hits",),
@@ -78,6 +80,7 @@ __all__ = [
     "TextEncoder",
     "Texts",
     "TrainingError",
+    "VectorCache",
     "compatibility",
     "embed_texts",
     "extract_texts",

@@ -33,7 +33,8 @@ class Task:
     def of(cls, queries: Array, gallery: Array, k: int, metric: Metric, skip: Int[Tensor, " q"], tiles: Tiles) -> "Task":
         """A search of which nothing is found yet; it runs where the queries are."""
         device = queries.device if isinstance(queries, Tensor) and queries.device.type != "mps" else torch.device("cpu")
-        width = min(queries.shape[1], gallery.shape[1]) if metric == "dot" else gallery.shape[1]  # zeros add nothing to a product
+        widths = queries.shape[1], gallery.shape[1]
+        width = min(widths) if metric == "dot" else widths[1]  # zeros add nothing to a product
         known = metric == "cosine", width, device
         return cls(
             Rows(queries, "queries", *known),
