@@ -4,10 +4,8 @@ import multiprocessing
 import os
 import signal
 import sqlite3
-import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +15,9 @@ from hypothesis import strategies as st
 
 from compatlearn import DataError, FormatError, IncompatibleError, VectorCache
 from compatlearn.indexes.index import Readable
+from samples import forks
 
 SPACE = "model@1"
-
-
-def forks(test: Callable[..., None]) -> Callable[..., None]:
-    """For tests that fork: torch has threads, which the children never use."""
-    warned = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-    return warned(pytest.mark.skipif(sys.platform == "win32", reason="needs fork")(test))
 
 
 def vectors_of(ids: list[int], width: int = 6) -> np.ndarray:

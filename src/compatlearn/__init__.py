@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .losses.regression import RegressionLoss, regression_loss
     from .pseudo.centres import mean_classifier, random_walk_classifier, random_walk_weights
     from .pseudo.softmax import trained_classifier
+    from .upgrade.cascade import Cascade
     from .upgrade.plan import plan
     from .upgrade.result import Plan
 
@@ -55,6 +56,7 @@ _HOMES = {
     "losses.regression": ("RegressionLoss", "regression_loss"),
     "pseudo.centres": ("mean_classifier", "random_walk_classifier", "random_walk_weights"),
     "pseudo.softmax": ("trained_classifier",),
+    "upgrade.cascade": ("Cascade",),
     "upgrade.plan": ("plan",),
     "upgrade.result": ("Plan",),
 }
@@ -62,6 +64,7 @@ _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Adapter",
+    "Cascade",
     "Compatibility",
     "CompatlearnError",
     "ConfigError",
