@@ -128,17 +128,16 @@ class VectorCache:
             IncompatibleError: another kind of id than the file has.
         """
         wanted = self._wanted(ids)
-        keys = keys_of(wanted)
-        vectors = np.full((len(keys), self.dimension or 0), np.nan, dtype=np.float32)
-        known = np.zeros(len(keys), dtype=bool)
-        for start in range(0, len(keys), SOME):
+        keys, width = keys_of(wanted), self.dimension
+        vectors, known = np.full((len(keys), width or 0), np.nan, dtype=np.float32), np.zeros(len(keys), dtype=bool)
+        for start in range(0, 0 if width is None else len(keys), SOME):  # another process may add the first vector just now
             some = keys[start : start + SOME]
             question = f"SELECT id, vector FROM vectors WHERE id IN ({','.join('?' * len(some))})"
             with self._database.held() as database:
                 found = dict(database.execute(question, some))
             for row, key in enumerate(some, start):
                 if key in found:
-                    vectors[row], known[row] = self._vector(key, found[key], vectors.shape[1]), True
+                    vectors[row], known[row] = self._vector(key, found[key], width), True
         return vectors, known
 
     def drop(self, ids: Values) -> int:

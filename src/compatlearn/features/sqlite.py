@@ -71,7 +71,6 @@ class Database:
                 self._connection.close()
 
     def _begin(self) -> None:
-        self._process, self._guard = os.getpid(), threading.RLock()
         with writing(self.path), told(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
@@ -82,6 +81,7 @@ class Database:
             except BaseException:
                 self._connection.close()
                 raise
+        self._process, self._guard = os.getpid(), threading.RLock()
 
     def _prepare(self) -> None:
         """Make sure that the file is ours before anything in it is changed."""
