@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import threading
 import time
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -245,19 +246,34 @@ def test_two_processes_write_at_once(tmp_path: Path) -> None:
         np.testing.assert_array_equal(cache.get(range(450))[0], vectors_of(list(range(450)), 8))
 
 
+def make_many(folder: Path, together: Barrier, number: int) -> None:
+    for name in range(60):
+        together.wait()
+        with VectorCache(folder / str(name), SPACE) as cache:
+            cache.add([number], vectors_of([number]))
+    os._exit(0)
+
+
 @forks
-def test_many_processes_make_the_same_file(tmp_path: Path) -> None:
-    for attempt in range(4):
-        running = [adding(tmp_path / f"v{attempt}", start, start + 3, 8) for start in range(0, 24, 3)]
-        for process, _ in running:
-            process.join()
-            assert process.exitcode == 0
-        with VectorCache(tmp_path / f"v{attempt}") as cache:
-            assert len(cache) == 24
+def test_processes_that_make_the_same_file_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    together = context.Barrier(4, timeout=30)
+    processes = [context.Process(target=make_many, args=(tmp_path, together, number)) for number in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    for name in range(60):
+        with VectorCache(tmp_path / str(name)) as cache:
+            assert sorted(cache.features().ids.tolist()) == [0, 1, 2, 3]
 
 
-def in_child(cache: VectorCache) -> None:
+def in_child(cache: VectorCache, inherited: sqlite3.Connection) -> None:
     cache.add([2], vectors_of([2]))
+    with cache._database.held() as connection:
+        if connection is inherited:
+            os._exit(2)
     os._exit(0 if cache.get([1, 2])[1].all() else 1)
 
 
@@ -265,7 +281,8 @@ def in_child(cache: VectorCache) -> None:
 def test_a_fork_has_a_connection_of_its_own(tmp_path: Path) -> None:
     with VectorCache(tmp_path / "v", SPACE) as cache:
         cache.add([1], vectors_of([1]))
-        child = multiprocessing.get_context("fork").Process(target=in_child, args=(cache,))
+        with cache._database.held() as connection:
+            child = multiprocessing.get_context("fork").Process(target=in_child, args=(cache, connection))
         child.start()
         child.join()
         assert child.exitcode == 0

@@ -85,7 +85,9 @@ class Database:
 
     def _prepare(self) -> None:
         """Make sure that the file is ours before anything in it is changed."""
+        self._connection.execute("BEGIN")  # one look: another process may be making the tables
         empty = self._is_empty()
+        self._connection.execute("COMMIT")
         self._connection.execute("PRAGMA synchronous = FULL")  # builds of SQLite differ in their default
         _patiently(self._connection, "PRAGMA journal_mode = WAL")
         if empty:
@@ -96,7 +98,7 @@ class Database:
             self._connection.execute("COMMIT")
 
     def _is_empty(self) -> bool:
-        """Whether nothing is in the file yet; FormatError if what is there is not ours."""
+        """Whether nothing is in the file yet; FormatError if what is there is not ours. In a transaction."""
         owner, version = (
             self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
         )
