@@ -9,17 +9,18 @@ from hypothesis import strategies as st
 
 from compatlearn.evaluation.relevance import Relevance
 from compatlearn.upgrade.case import Case, directed, mixed
-from compatlearn.upgrade.cost import cost_of
+from compatlearn.upgrade.choice import Bench, kept_out
+from compatlearn.upgrade.cost import Cost, cost_of
 from compatlearn.upgrade.curves import SHARES, partial_curve
-from compatlearn.upgrade.maps import Maps, Methods, Pairs, apply_crossed, fit, kept_out
+from compatlearn.upgrade.given import Given
+from compatlearn.upgrade.maps import NEW_HEAD, OLD_HEAD, Maps, Methods, Pairs, fit
 from compatlearn.upgrade.measure import Part
-from compatlearn.upgrade.order import ORDERS, Order, order_of
+from compatlearn.upgrade.order import NONE, ORDERS, order_of
 from compatlearn.upgrade.rungs import CANDIDATES, RUNGS, proposed
 from compatlearn.upgrade.truth import Agreeing, Judged
 
 METRICS = ["cosine", "euclidean", "dot"]
 BY_NAME = {rung.name: rung for rung in RUNGS}
-NOTHING = Order.none()
 
 
 def case_of(metric: str, queries: int = 9, items: int = 130, seed: int = 0, own: bool = True) -> tuple[Case, Maps]:
@@ -44,7 +45,14 @@ def case_of(metric: str, queries: int = 9, items: int = 130, seed: int = 0, own:
         what="",
     )
     methods = Methods("ridge", "ridge", fuse=0.7, join=(0.3, 0.4))
-    return case, Maps(methods, vectors(queries, 4), vectors(items, 5, 3.0), vectors(queries, 5, 3.0))
+    sides = vectors(queries, 4), vectors(items, 5, 3.0), vectors(queries, 5, 3.0)
+    return case, Maps(methods, *sides, old_head=vectors(queries, 4), new_head=vectors(queries, 5, 3.0))
+
+
+def cost(name: str, case: Case, found: np.ndarray | None = None, paid: int = 50) -> Cost:
+    """Of a gallery of 1,000 items, a tenth of which may be embedded."""
+    given = Given(linear_pairs(), np.arange(60), case, None, 1000, paid, ())
+    return cost_of(BY_NAME[name], case, found, given, 0.1, {"query": 7.0, "gallery": 3.0, OLD_HEAD: 5.0, NEW_HEAD: 9.0})
 
 
 def scores(queries: np.ndarray, items: np.ndarray, metric: str) -> np.ndarray:
@@ -90,6 +98,8 @@ def slow(name: str, case: Case, maps: Maps, first: np.ndarray) -> np.ndarray:
         "translated+fused": slow_joined(case, maps, maps.translated),
         "partial": slow_joined(case, maps, partly),
         "backfill": scores(case.new, case.fresh, case.metric),
+        "old+head": scores(maps.old_head, case.items, case.metric),
+        "backfill+head": scores(maps.new_head, case.fresh, case.metric),
     }
     if name != "cascade":
         return ranked(matrices[name], case.own)
@@ -106,7 +116,7 @@ def slow(name: str, case: Case, maps: Maps, first: np.ndarray) -> np.ndarray:
 def test_a_rung_ranks_by_its_score(name: str, own: bool, metric: str) -> None:
     case, maps = case_of(metric, own=own)
     first = np.array([5, 2, 77, 129])
-    found = BY_NAME[name].search(case, maps, case.rows, Order("random", first))
+    found = BY_NAME[name].search(case, maps, case.rows, first)
     np.testing.assert_array_equal(found, slow(name, case, maps, first))
     assert found.shape == (9, CANDIDATES)
 
@@ -114,7 +124,7 @@ def test_a_rung_ranks_by_its_score(name: str, own: bool, metric: str) -> None:
 @pytest.mark.parametrize("name", [rung.name for rung in RUNGS])
 def test_some_queries_are_asked_as_all_are(name: str) -> None:
     case, maps = case_of("cosine")
-    rows, first = np.array([1, 4, 8]), Order("random", np.arange(20))
+    rows, first = np.array([1, 4, 8]), np.arange(20)
     found = BY_NAME[name].search(case, maps, case.rows, first)
     np.testing.assert_array_equal(BY_NAME[name].search(case, maps.of(rows), rows, first), found[rows])
 
@@ -123,7 +133,7 @@ def test_some_queries_are_asked_as_all_are(name: str) -> None:
 @given(st.sampled_from(METRICS), st.sampled_from([rung.name for rung in RUNGS]), st.integers(2, 40), st.integers(0, 99))
 def test_a_query_never_finds_itself(metric: str, name: str, items: int, seed: int) -> None:
     case, maps = case_of(metric, queries=2, items=items, seed=seed)
-    found = BY_NAME[name].search(case, maps, case.rows, Order("random", np.arange(items // 2)))
+    found = BY_NAME[name].search(case, maps, case.rows, np.arange(items // 2))
     for row, places in enumerate(found):
         assert set(places.tolist()) == set(range(items)) - {row} | {-1}  # all others, once each, and -1 where none is left
         assert (places[:-1] >= 0).all()
@@ -136,7 +146,7 @@ def test_the_limits_of_the_weights(metric: str, seed: int) -> None:
 
     def ask(name: str, case: Case = case, first: int = 0, **weights: object) -> np.ndarray:
         some = replace(maps, methods=replace(maps.methods, **weights))
-        return BY_NAME[name].search(case, some, case.rows, Order("random", np.arange(first)))
+        return BY_NAME[name].search(case, some, case.rows, np.arange(first))
 
     np.testing.assert_array_equal(ask("fused", fuse=0.0), ask("old"))
     mostly = mixed(case.old, maps.mapped, 1e9, metric)
@@ -148,49 +158,47 @@ def test_the_limits_of_the_weights(metric: str, seed: int) -> None:
     np.testing.assert_array_equal(ask("partial", alone), ask("translated"))
     np.testing.assert_array_equal(ask("partial", alone, first=130), ask("backfill"))
     everything = case_of(metric, items=60, seed=seed)
-    found = BY_NAME["cascade"].search(*everything, everything[0].rows, NOTHING)
-    np.testing.assert_array_equal(found, BY_NAME["backfill"].search(*everything, everything[0].rows, NOTHING))
+    found = BY_NAME["cascade"].search(*everything, everything[0].rows, NONE)
+    np.testing.assert_array_equal(found, BY_NAME["backfill"].search(*everything, everything[0].rows, NONE))
 
 
 def test_without_old_queries_a_cascade_asks_with_mapped_ones() -> None:
     case, maps = case_of("cosine")
     alone = replace(case, old=None)
-    np.testing.assert_array_equal(proposed(alone, maps, case.rows), slow("mapped", case, maps, np.zeros(0, dtype=int)))
+    np.testing.assert_array_equal(proposed(alone, maps, case.rows), slow("mapped", case, maps, NONE))
 
 
 @pytest.mark.parametrize("items", [130, 60])
 def test_a_cascade_costs_every_item_that_it_embeds_once(items: int) -> None:
     case, maps = case_of("cosine", items=items)
-    halves = [np.array([0, 2, 4, 6]), np.array([1, 3, 5, 7, 8])]
-    parts = [(rows, maps.of(rows)) for rows in halves]
-    distinct = {place for row in slow("fused", case, maps, np.zeros(0, dtype=int)).tolist() for place in row} - {-1}
-    cost = cost_of(BY_NAME["cascade"], case, parts, 1000, 50, 0.1, {"query": 7.0, "gallery": 3.0})
-    assert cost.encoder_items == len(distinct)
-    assert cost.bytes_written == len(distinct) * 5 * 4
-    assert cost.query_microseconds == 7.0
+    distinct = {place for row in slow("fused", case, maps, NONE).tolist() for place in row} - {-1}
+    found = cost("cascade", case, BY_NAME["cascade"].search(case, maps, case.rows, NONE))
+    assert found.encoder_items == len(distinct)
+    assert found.bytes_written == len(distinct) * 5 * 4
+    assert found.query_microseconds == 7.0
 
 
 @pytest.mark.parametrize(
     ("name", "embedded", "vectors", "microseconds"),
     [
         ("old", 0, 0, 0.0),
+        ("old+head", 0, 0, 5.0),
         ("mapped", 0, 0, 7.0),
         ("fused", 0, 0, 7.0),
         ("translated", 0, 1000, 0.0),
         ("translated+fused", 0, 1000, 3.0),
         ("partial", 50, 1000, 3.0),
         ("backfill", 950, 1000, 0.0),
+        ("backfill+head", 950, 1000, 9.0),
     ],
 )
 def test_what_a_rung_costs(name: str, embedded: int, vectors: int, microseconds: float) -> None:
-    case, maps = case_of("cosine")
-    cost = cost_of(BY_NAME[name], case, [(case.rows, maps)], 1000, 50, 0.1, {"query": 7.0, "gallery": 3.0})
-    assert (cost.encoder_items, cost.bytes_written, cost.query_microseconds) == (embedded, vectors * 5 * 4, microseconds)
+    found = cost(name, case_of("cosine")[0])
+    assert (found.encoder_items, found.bytes_written, found.query_microseconds) == (embedded, vectors * 5 * 4, microseconds)
 
 
 def test_pairs_that_are_paid_for_never_cost_less_than_nothing() -> None:
-    case, maps = case_of("cosine")
-    assert cost_of(BY_NAME["partial"], case, [(case.rows, maps)], 1000, 500, 0.1, {}).encoder_items == 0
+    assert cost("partial", case_of("cosine")[0], paid=500).encoder_items == 0
 
 
 def test_judged_queries_score_what_they_find() -> None:
@@ -226,7 +234,7 @@ def test_pairs_kept_out_are_fitted_nowhere(metric: str) -> None:
     assert (len(case), len(inside), len(case.items)) == (12, 48, 60)
     assert not set(inside.tolist()) & set(case.own.tolist())
     np.testing.assert_array_equal(case.truth.wanted, ranked(scores(pairs.new[case.own], pairs.new, metric), case.own, 10))
-    maps = apply_crossed(case, pairs, inside, Methods("ridge", "ridge"), 3)
+    maps = Bench.of(pairs, metric, 3).maps(Methods("ridge", "ridge"))
     fold_of = dict(zip(inside.tolist(), (np.random.default_rng(3).permutation(48) % 5).tolist(), strict=True))
     for row in range(0, 60, 7):
         kept = [other for other in inside.tolist() if row not in fold_of or fold_of[other] != fold_of[row]]
@@ -263,7 +271,7 @@ def test_items_with_large_errors_come_first() -> None:
 
 def test_a_partial_backfill_ends_where_a_backfill_does() -> None:
     case, maps = case_of("cosine", queries=20)
-    wanted = BY_NAME["backfill"].search(case, maps, case.rows, NOTHING)[:, :10]
+    wanted = BY_NAME["backfill"].search(case, maps, case.rows, NONE)[:, :10]
     case, maps = replace(case, truth=Agreeing(wanted)), replace(maps, methods=replace(maps.methods, join=(0.0, 0.0)))
     order = np.random.default_rng(0).permutation(130)
     halves = [np.arange(0, 20, 2), np.arange(1, 20, 2)]

@@ -16,7 +16,7 @@ from ..errors import DataError, TrainingError
 from ..metric import Metric
 from .file import Network, Record
 from .matched import Matched, Seen
-from .methods import ADAPTERS, AUTO, CANDIDATES, GALLERY, TRANSLATING, UNLABELLED
+from .methods import ADAPTERS, AUTO, CANDIDATES, DISTILLING, GALLERY, TRANSLATING, UNLABELLED
 from .pairs import Pairs
 from .task import Task, Tell, silent
 from .trials import KeptOut, Split, Trial, apply
@@ -56,7 +56,7 @@ class Choice:
     test: Trial | None
 
 
-def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell = silent, refit: bool = True) -> Choice:
+def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell = silent) -> Choice:
     """The method asked for, or the best of several, fitted to all pairs.
 
     Args:
@@ -65,7 +65,6 @@ def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell
         wish: what was asked for.
         tested: try a named method as well, before it is fitted to all pairs.
         tell: takes lines of progress.
-        refit: fit the winner to all pairs; else its map is that of the trial.
 
     Raises:
         DataError: too few pairs to choose by, or what a method needs is missing.
@@ -91,8 +90,6 @@ def choose(matched: Matched, seen: Seen, wish: Wish, *, tested: bool, tell: Tell
         best, network, trial.fitted, trial.seconds, wish.seed, translated=translated.get(best), old_head=old_head
     )
     trials = {name: each for name, (_, each) in fits.items()} if wish.method == AUTO else {}
-    if not refit:
-        return Choice(best, network, trials, test)
     seconds = trial.seconds * len(matched) / trial.fitted
     tell(f"fitting {best} to all {len(matched)} pairs" + (f", about {seconds:.0f} s" if seconds > LONG else ""))
     named = replace(wish, method=best)
@@ -135,8 +132,9 @@ def _try_all(
 ) -> tuple[dict[str, tuple[Network, Trial]], dict[str, Tensor]]:
     """Every candidate, fitted to one task: what does not depend on the method is computed once; and its translated gallery."""
     auto, turned = wish.method == AUTO, wish.direction == GALLERY
-    free = UNLABELLED if matched.labels is None else CANDIDATES
-    names = (TRANSLATING if turned else free) if auto else (wish.method,)
+    free = UNLABELLED if wish.gallery is None else DISTILLING
+    queries = free if matched.labels is None else CANDIDATES
+    names = (TRANSLATING if turned else queries) if auto else (wish.method,)
     choosing, current = KeptOut(matched, split.choosing, split.gallery, wish.metric, turned), ""
 
     def tell_of_current(line: str) -> None:

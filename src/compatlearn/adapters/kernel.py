@@ -84,6 +84,7 @@ class KernelNetwork(nn.Module):
         neighbours: pairs nearest to a result that draw it towards their targets; 0 is none.
         draw: how much, of the length of the result.
         unit: what comes out has unit length.
+        whitening: that the kernel was made with; None where it is not known.
     """
 
     centre: Tensor
@@ -106,6 +107,7 @@ class KernelNetwork(nn.Module):
         neighbours: int = NEIGHBOURS,
         draw: float = DRAW,
         unit: bool = False,
+        whitening: float | None = None,
         kind: str = "kernel",
     ) -> None:
         super().__init__()
@@ -118,12 +120,18 @@ class KernelNetwork(nn.Module):
             "temperature": temperature,
         }
         self.sizes |= {"directions": directions, "neighbours": neighbours, "draw": draw, "unit": unit}
+        self.sizes |= {"whitening": whitening}
         shapes = {"centre": (d_new,), "whitener": (d_new, d_new), "features": (pairs, d_new), "weights": (pairs, d_old)}
         shapes |= {"slope": (d_new, d_old), "mean": (d_old,), "targets": (pairs if drawing is None else drawing, d_old)}
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
         self.temperature, self.directions = temperature, directions
         self.neighbours, self.draw, self.unit = neighbours, draw, unit
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """Options that fit the same kernel to other pairs."""
+        return {name: self.sizes[name] for name in ("whitening", "temperature") if self.sizes[name] is not None}
 
     def forward(self, new: Float[Tensor, "b d_new"]) -> Float[Tensor, "b d_old"]:
         return torch.cat([self._mapped(block) for block in new.split(BLOCK)])

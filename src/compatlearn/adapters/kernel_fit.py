@@ -66,6 +66,7 @@ def kernel_ridge_map(
         neighbours=neighbours,
         draw=draw,
         unit=task.unit,
+        whitening=whitening,
     )
     values = {"centre": kernel.centre, "whitener": kernel.whitener, "features": kernel.features(inputs[chosen])}
     values |= {"weights": weights, "mean": mean, "targets": targets[drawers]}

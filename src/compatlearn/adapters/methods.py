@@ -78,7 +78,8 @@ ADAPTERS: dict[str, AdapterMethod] = {
     ),
 }
 CANDIDATES = ("procrustes", "ridge", "head", "neighbour-head", "mixed-head", "ranking-head")  # of auto, with labels
-UNLABELLED = ("procrustes", "ridge", "ranking-head", "distilled")  # of auto, without
+UNLABELLED = ("procrustes", "ridge", "ranking-head")  # of auto, without labels
+DISTILLING = ("procrustes", "ridge", "distilled")  # of auto, without labels, where further items of the gallery are known
 TRANSLATING = ("procrustes", "centred-procrustes", "ridge", "kernel-ridge")  # of auto, for the gallery: labels do not matter
 
 
@@ -88,7 +89,8 @@ def method_help() -> str:
         ", ".join(name for name, method in ADAPTERS.items() if method.needs_labels is needs) for needs in (False, True)
     )
     return (
-        f"auto tries {', '.join(CANDIDATES)} (without labels {', '.join(UNLABELLED)}; for the gallery "
+        f"auto tries {', '.join(CANDIDATES)} (without labels {', '.join(UNLABELLED)}, or distilled "
+        "in place of ranking-head where the gallery holds more than the pairs; for the gallery "
         f"{', '.join(TRANSLATING)}) and takes the best; "
         f"or name one: {free}; with labels also {labelled}. Whichever it is, it is tried on pairs kept out and then "
         "fitted again to all pairs."

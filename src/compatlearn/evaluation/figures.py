@@ -123,12 +123,15 @@ def bootstrap(
     return resampled(columns, resamples=resamples, seed=seed, clusters=clusters).figure(statistic)
 
 
-def mean_of(column: Float[Array, " q"] | Bool[Array, " q"], *, seed: int = 0) -> Figure:
-    """The mean of what each query scored, with its 95 % interval over queries.
+def mean_of(
+    column: Float[Array, " q"] | Bool[Array, " q"], *, seed: int = 0, clusters: Shaped[Array, " q"] | None = None
+) -> Figure:
+    """The mean of what each query scored, with its 95 % interval over queries, or over groups of them.
 
     Args:
         column: (q,) scores.
         seed: of the draws.
+        clusters: (q,) groups of queries that are drawn as a whole; None: single queries.
 
     Returns:
         The mean, and the interval of `bootstrap`.
@@ -136,7 +139,7 @@ def mean_of(column: Float[Array, " q"] | Bool[Array, " q"], *, seed: int = 0) ->
     Raises:
         DataError: no query, or NaN.
     """
-    return bootstrap(lambda means: means[:, 0], column[:, None], seed=seed)
+    return bootstrap(lambda means: means[:, 0], column[:, None], seed=seed, clusters=clusters)
 
 
 def resampled(

@@ -150,8 +150,8 @@ def nearness(
     """
     old = old.to(compared.dtype)
     with exact(compared):
-        near = (2 * compared @ old.T - old.square().sum(dim=1)) / temperature
-    return near if own is None else near.masked_fill(own, -torch.inf)
+        near = torch.addmm(-old.square().sum(dim=1) / temperature, compared * (2 / temperature), old.T)
+    return near if own is None else near.masked_fill_(own, -torch.inf)
 
 
 class NeighbourLoss(nn.Module):

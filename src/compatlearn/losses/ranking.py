@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from ..arrays import Array, check_vectors
 from ..errors import ConfigError, IncompatibleError
 from .batch import check_dimension, old_dimensions
-from .neighbours import SAMPLE, default_temperature, draw, instance_term, nearness
+from .neighbours import default_temperature, draw, instance_term, nearness
 
 SHARPNESS = 0.1  # temperature of the new model's own ranking, in mean squared distances to the mean new feature
 INSTANCE = 0.3
+SAMPLE = 1024  # pairs that a batch is compared with; twice as many ranked no better
 
 
 def ranking_loss(
@@ -50,10 +51,13 @@ def ranking_loss(
 
 
 def _ranking_term(near: Float[Tensor, "b m"], wanted: Float[Tensor, "b m"]) -> Float[Tensor, ""]:
-    others = near > -torch.inf
-    some = others.any(dim=1)  # a query that was compared only with itself says nothing
-    logarithms = near[some].log_softmax(dim=1).masked_fill(~others[some], 0)  # 0 · −∞ of the query itself
-    return -(wanted[some].softmax(dim=1) * logarithms).sum() / max(len(near), 1)
+    some = near.amax(dim=1) > -torch.inf  # a query that was compared only with itself says nothing
+    count = max(len(near), 1)
+    if not some.all():
+        near, wanted = near[some], wanted[some]
+    weights = wanted.softmax(dim=1)
+    expected = (weights * near.masked_fill(weights == 0, 0)).sum(dim=1)  # 0 · −∞ of the query itself
+    return (near.logsumexp(dim=1) - expected).sum() / count
 
 
 class RankingLoss(nn.Module):

@@ -16,6 +16,7 @@ FAR = 0.1  # share of far queries from which on a reader is warned
 LONGEST = 160  # characters of a text
 WORDS = {
     "old": "old queries in the old gallery: what you have today",
+    "old+head": "old queries through a head that knows the labels: no new model",
     "mapped": "new queries mapped into the old space",
     "fused": "the mapped query mixed with the old query",
     "translated": "stored vectors mapped into the new space, searched by new queries",
@@ -23,6 +24,7 @@ WORDS = {
     "cascade": "for each query, candidates embedded anew and ranked",
     "partial": "translated, with a share of the gallery embedded anew",
     "backfill": "the whole gallery embedded anew",
+    "backfill+head": "the same, with new queries through a head that knows the labels",
 }
 BACK = "Nothing has changed yet: a plan only reads. Until you carry it out, there is nothing to undo."
 CHANGES = {"gained": "Gained: wrong before, right after", "lost": "Lost: right before, wrong after"}

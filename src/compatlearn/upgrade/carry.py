@@ -5,9 +5,11 @@ from typing import Any
 
 from ..adapters.methods import GALLERY, QUERY
 from ..files import write_json
+from .maps import NEW_HEAD, OLD_HEAD
 from .result import Plan
 
 FILES = {QUERY: "new-to-old.safetensors", GALLERY: "old-to-new.safetensors"}
+FILES |= {OLD_HEAD: "old-to-old.safetensors", NEW_HEAD: "new-to-new.safetensors"}
 REPORT = "plan.html"
 
 
@@ -40,9 +42,10 @@ def next_steps(rung: str, folder: Path) -> list[str]:
         rung: the recommended one.
         folder: where the plan was written.
     """
-    query, gallery = (f'cl.load_adapter("{folder / name}")' for name in FILES.values())
+    query, gallery, old_head, new_head = (f'cl.load_adapter("{folder / name}")' for name in FILES.values())
     return {
         "old": ["keep asking with the old model; nothing has to be done"],
+        "old+head": [f"queries = {old_head}(old_queries)  # search the index with these; no new model is needed"],
         "mapped": [f"queries = {query}(new_queries)  # search the index with these"],
         "fused": [
             f"mapped = {query}(new_queries)",
@@ -63,11 +66,15 @@ def next_steps(rung: str, folder: Path) -> list[str]:
             "replace its rows by true new vectors, those first that queries find most often",
         ],
         "backfill": ["embed the gallery with the new model into a second column, and search it with new queries"],
+        "backfill+head": [
+            "embed the gallery with the new model into a second column",
+            f"queries = {new_head}(new_queries)  # search it with these",
+        ],
     }[rung]
 
 
 def way_back(rung: str) -> str:
     """How to undo a rung."""
-    if rung in ("old", "mapped", "fused", "cascade"):
+    if rung in ("old", "old+head", "mapped", "fused", "cascade"):
         return "Send old queries again: nothing in the index has changed."
     return "Search the old column with old queries again; it stays until you drop it."

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from ..arrays import unit_rows
+from ..evaluation.figures import Figure, mean_of
 from ..indexes.exact import search
 from ..metric import Metric
 from .truth import DEPTH, Truth
@@ -29,6 +30,8 @@ class Case:
         query_ids: (q,) ids.
         item_ids: (n,) ids.
         what: in words, what the queries and the items are.
+        depth: neighbours that are looked for.
+        clusters: (q,) groups of queries that intervals draw as a whole; None: single queries.
     """
 
     new: Rows
@@ -41,6 +44,8 @@ class Case:
     query_ids: Shaped[np.ndarray, " q"]
     item_ids: Shaped[np.ndarray, " n"]
     what: str
+    depth: int = DEPTH
+    clusters: Int[np.ndarray, " q"] | None = None
 
     def __len__(self) -> int:
         return len(self.new)
@@ -50,16 +55,21 @@ class Case:
         """Numbers of all queries."""
         return np.arange(len(self))
 
-    def search(self, queries: Rows, items: Rows, rows: Int[np.ndarray, " q"], k: int = DEPTH) -> Int[np.ndarray, "q k"]:
+    def search(self, queries: Rows, items: Rows, rows: Int[np.ndarray, " q"], k: int | None = None) -> Int[np.ndarray, "q k"]:
         """(q, k) rows of the items nearest to some queries, -1 where there are no more.
 
         Args:
             queries: (q, d) vectors of the queries.
             items: (n, d) vectors of the items.
             rows: (q,) which queries these are, so that their own item is left out.
-            k: neighbours a query.
+            k: neighbours a query; None: as deep as the case looks.
         """
-        return np.asarray(search(queries, items, min(k, len(items)), self.metric, exclude=self.own[rows]).indices)
+        k = min(k or self.depth, len(items))
+        return np.asarray(search(queries, items, k, self.metric, exclude=self.own[rows]).indices)
+
+    def mean(self, scores: Float[np.ndarray, " q"] | Bool[np.ndarray, " q"], seed: int) -> Figure:
+        """The mean of what all queries score, with its 95 % interval."""
+        return mean_of(scores, seed=seed, clusters=self.clusters)
 
     @property
     def scale(self) -> float:

@@ -5,11 +5,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from ..adapters.adapter import Adapter
+from ..adapters.methods import GALLERY, QUERY
 from .case import Case
-from .maps import Maps
-from .rungs import Rung, proposed
+from .given import Given
+from .maps import NEW_HEAD, OLD_HEAD
+from .rungs import Rung
 
 FLOAT = 4  # bytes of a number in an index
 TIMED = 20  # queries that are mapped one at a time
@@ -37,9 +40,8 @@ class Cost:
 def cost_of(
     rung: Rung,
     case: Case,
-    parts: list[tuple[np.ndarray, Maps]] | None,
-    items: int,
-    pairs: int,
+    found: Int[np.ndarray, "q k"] | None,
+    given: Given,
     budget: float,
     times: dict[str, float],
 ) -> Cost:
@@ -48,24 +50,23 @@ def cost_of(
     Args:
         rung: the rung.
         case: what it was measured on.
-        parts: queries with the maps for them; None where there are none.
-        items: of the whole gallery.
-        pairs: that are embedded already.
+        found: (q, k) the items that a cascade embedded for each query, -1 for none; None for another rung.
+        given: the whole gallery, and how much of it is embedded already.
         budget: share of the gallery that `partial` embeds.
-        times: microseconds of a map for one query, by direction.
+        times: microseconds of a map for one query, by name.
     """
-    width = case.new.shape[1]
-    vector = width * FLOAT
-    embedded = {"backfill": items - pairs, "partial": max(0, round(budget * items) - pairs)}.get(rung.name, 0)
-    if rung.name == "cascade" and parts is not None:
-        items_embedded = np.unique(np.concatenate([proposed(case, maps, rows).ravel() for rows, maps in parts]))
-        embedded = int((items_embedded >= 0).sum())  # -1: a query found fewer
-    written = {"translated": items, "translated+fused": items, "partial": items, "backfill": items, "cascade": embedded}
-    spent = {"mapped": ("query",), "fused": ("query",), "cascade": ("query",), "translated+fused": ("gallery",)}
-    if case.old is not None:
-        spent["partial"] = ("gallery",)  # it joins both spaces as well
-    micro = sum((times.get(direction, 0.0) for direction in spent.get(rung.name, ())), start=0.0)
-    return Cost(embedded, written.get(rung.name, 0) * vector, micro)
+    items, paid = given.items, given.paid
+    backfill = items - paid
+    embedded = {"backfill": backfill, "backfill+head": backfill, "partial": max(0, round(budget * items) - paid)}
+    count = embedded.get(rung.name, 0)
+    if found is not None:
+        count = len(np.unique(found[found >= 0]))
+    written = dict.fromkeys(("translated", "translated+fused", "partial", "backfill", "backfill+head"), items)
+    written["cascade"] = count
+    spent = {"old+head": OLD_HEAD, "mapped": QUERY, "fused": QUERY, "cascade": QUERY, "translated+fused": GALLERY}
+    spent |= {"backfill+head": NEW_HEAD} | ({} if case.old is None else {"partial": GALLERY})  # it joins both spaces too
+    micro = times.get(spent.get(rung.name, ""), 0.0)
+    return Cost(count, written.get(rung.name, 0) * case.new.shape[1] * FLOAT, micro)
 
 
 def microseconds(adapter: Adapter, queries: np.ndarray) -> float:

@@ -5,16 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from ..adapters.methods import GALLERY
-from ..evaluation.figures import Figure, mean_of
+from ..evaluation.figures import Figure
 from .case import Case, directed
-from .maps import Methods, Pairs, fit
+from .maps import Methods, Pairs, fit_gallery
 from .measure import Part
-from .order import Order
 from .rungs import ask_partial
-from .truth import DEPTH
+from .truth import AGREEING
 
-SHARES = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the gallery, embedded anew
+SHARES = (0.0, 0.1, 0.2, 0.5, 1.0)  # of the gallery, embedded anew
 PARTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # of the pairs
 FEWEST = 20  # pairs that a point of the curve needs
 ITEMS, QUERIES = 20_000, 500  # that a curve of pairs is measured on, at most
@@ -55,26 +53,23 @@ def learning_curve(case: Case, pairs: Pairs, methods: Methods, seed: int) -> Cur
     order = random.permutation(len(pairs))
     places = np.full(len(case.items) + 1, -1)  # of every item among those drawn; the last is that of "none"
     places[items] = np.arange(len(items))
-    drawn = replace(case, own=places[case.own])
+    drawn = replace(case, own=places[case.own], depth=AGREEING)
     sizes = [size for part in PARTS if (size := int(part * len(pairs))) >= FEWEST]
+    if drawn.clusters is not None:
+        drawn = replace(drawn, clusters=drawn.clusters[rows])
     figures = []
     for size in sizes:
-        adapter = fit(pairs.take(np.sort(order[:size])), methods.gallery, GALLERY, case.metric, seed)
+        adapter = fit_gallery(pairs.take(np.sort(order[:size])), methods, case.metric, seed)
         translated = directed(adapter.transform(case.items[items]), case.metric)
-        found = drawn.search(case.new[rows], translated, rows, DEPTH)
+        found = drawn.search(case.new[rows], translated, rows)
         scores = case.truth.scores(rows, np.where(found < 0, -1, items[found]))[case.truth.primary]
-        figures.append(mean_of(scores, seed=seed))
+        figures.append(drawn.mean(scores, seed))
     enough = [size for size, figure in zip(sizes, figures, strict=True) if figure.value >= figures[-1].value - CLOSE]
     bend = float(enough[0]) if enough and enough[0] < sizes[-1] else None
     return Curve(tuple(map(float, sizes)), tuple(figures), bend)
 
 
-def partial_curve(
-    case: Case,
-    parts: list[Part],
-    orders: dict[str, list[np.ndarray]],
-    seed: int,
-) -> dict[str, Curve]:
+def partial_curve(case: Case, parts: list[Part], orders: dict[str, list[np.ndarray]], seed: int) -> dict[str, Curve]:
     """The partial backfill by share, for each order.
 
     Args:
@@ -83,15 +78,18 @@ def partial_curve(
         orders: by name, the rows of the items for each part.
         seed: of the bootstrap.
     """
-    curves = {}
-    for name, order in orders.items():
-        figures = []
-        for share in SHARES:
-            scores = np.zeros(len(case))
-            for part, items in zip(parts, order, strict=True):
-                first = items[: round(share * len(items))]
-                found = ask_partial(case, part.refitted(case, first), part.rows, Order(name, first))
-                scores[part.rows] = case.truth.scores(part.rows, found)[case.truth.primary]
-            figures.append(mean_of(scores, seed=seed))
-        curves[name] = Curve(SHARES, tuple(figures))
-    return curves
+    case = replace(case, depth=AGREEING)
+
+    def at(share: float, order: list[np.ndarray]) -> Figure:
+        scores = np.zeros(len(case))
+        for part, items in zip(parts, order, strict=True):
+            first = items[: round(share * len(items))]
+            maps = part.refitted(case, first) if share < 1 else part.maps  # of all items no translation is left
+            scores[part.rows] = case.truth.scores(part.rows, ask_partial(case, maps, part.rows, first))[case.truth.primary]
+        return case.mean(scores, seed)
+
+    ends = {share: at(share, next(iter(orders.values()))) for share in (SHARES[0], SHARES[-1])}  # the same in any order
+    return {
+        name: Curve(SHARES, tuple(ends[share] if share in ends else at(share, order) for share in SHARES))
+        for name, order in orders.items()
+    }

@@ -29,6 +29,7 @@ class Given:
         case: queries and gallery without the pairs, with a truth; None where nothing says what is right.
         new_queries: (q, d_new) new vectors of the queries; None where there are none.
         items: how many the whole gallery has.
+        paid: how many of them have their new vector already, as pairs.
         notes: what a reader should know, one line each.
     """
 
@@ -37,6 +38,7 @@ class Given:
     case: Case | None
     new_queries: np.ndarray | None
     items: int
+    paid: int
     notes: tuple[str, ...]
 
 
@@ -94,7 +96,7 @@ def gather(
     if new_queries is not None:
         case = _case(old_gallery, gallery, rest, new_rows, new_queries, old_queries, relevance, metric, notes)
     asked = None if new_queries is None else _rows(Items.of(new_queries, "the new queries"), None, metric)
-    return Given(pairs, fresh.ids[chosen], case, asked, len(gallery), tuple(notes))
+    return Given(pairs, fresh.ids[chosen], case, asked, len(gallery), int((own >= 0).sum()), tuple(notes))
 
 
 def _not_asked(fresh: Items, new_queries: Features | None, notes: list[str]) -> Int[np.ndarray, " m"]:

@@ -1,31 +1,23 @@
 """The maps that the rungs share: both directions fitted to pairs, and applied to the queries and items of a case."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from ..adapters.adapter import Adapter
-from ..adapters.choice import Choice, Wish, choose
-from ..adapters.matched import Matched, inspect
-from ..adapters.methods import ADAPTERS, AUTO, GALLERY, QUERY
-from ..adapters.task import Tell, silent
-from ..evaluation.figures import mean_of
+from ..adapters.methods import ADAPTERS, GALLERY, QUERY
+from ..adapters.references import with_head
 from ..metric import Metric
 from .case import Case, Rows, directed
-from .truth import AGREEING, Agreeing
 
 FOLDS = 5  # of pairs that are translated by a fit which has not seen them
-QUERIES = 1000  # pairs kept out that ask, at most
-SHARE = 0.2  # of the pairs that ask
-USUAL = {QUERY: "distilled", GALLERY: "kernel-ridge"}  # without labels
 FUSE = 1.5  # weight of the mapped query beside the old one
-FUSES = (0.5, 1.0, 3.0)
 JOIN = (0.2, 0.25)  # weights of h(o(q)) beside n(q), and of the old space beside the new one
-JOINS = ((0.0, 0.0), (0.1, 0.1), (0.2, 0.5), (0.4, 0.25), (0.0, 0.4))
+HEAD = "neighbour-head"  # the head of old+head and backfill+head, unless the query map is one itself
+OLD_HEAD, NEW_HEAD = "old-head", "new-head"
 
 
 @dataclass(frozen=True)
@@ -65,12 +57,18 @@ class Methods:
         gallery: name in `ADAPTERS`, of old to new.
         fuse: weight of the mapped query beside the old one.
         join: weights of the translated old query beside the new one, and of the old space beside the new one.
+        settled: options of the gallery's method that the trials have settled, so that no later fit chooses them again.
     """
 
     query: str
     gallery: str
     fuse: float = FUSE
     join: tuple[float, float] = JOIN
+    settled: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"query": self.query, "gallery": self.gallery, "fuse": self.fuse, "join": list(self.join)}
 
 
 @dataclass(frozen=True)
@@ -82,16 +80,23 @@ class Maps:
         mapped: (q, d_old) queries in the old space, g(n(q)).
         translated: (n, d_new) items in the new space, h(o(x)), none by a fit that saw the item.
         asked: (q, d_new) old queries in the new space, h(o(q)); None where the old model was not run on queries.
+        old_head: (q, d_old) old queries through a head of the old space; None without labels or old queries.
+        new_head: (q, d_new) new queries through a head of the new space; None without labels.
     """
 
     methods: Methods
     mapped: Rows
     translated: Rows
     asked: Rows | None
+    old_head: Rows | None = None
+    new_head: Rows | None = None
 
     def of(self, rows: Int[np.ndarray, " r"]) -> "Maps":
         """Those of some queries."""
-        return replace(self, mapped=self.mapped[rows], asked=None if self.asked is None else self.asked[rows])
+        asked, old_head, new_head = (
+            None if side is None else side[rows] for side in (self.asked, self.old_head, self.new_head)
+        )
+        return replace(self, mapped=self.mapped[rows], asked=asked, old_head=old_head, new_head=new_head)
 
 
 def fit(
@@ -102,6 +107,7 @@ def fit(
     seed: int,
     others: Rows | None = None,
     log: Pairs | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Adapter:
     """One map, without trials.
 
@@ -113,12 +119,18 @@ def fit(
         seed: of training.
         others: (g, d_old) further items of the gallery, for the methods that learn from them.
         log: logged queries by both models, which are pairs too; methods that need labels do without.
+        options: of the method.
     """
-    options: dict[str, Any] = {}
+    given = dict(options or {})
     if log is not None and not ADAPTERS[method].needs_labels:
-        options = {"drawing": len(pairs)} if "drawing" in ADAPTERS[method].options else {}
+        given |= {"drawing": len(pairs)} if "drawing" in ADAPTERS[method].options else {}
         pairs = pairs + log
-    return Adapter(method, direction, seed, metric, options=options).fit(pairs.new, pairs.old, pairs.labels, others=others)
+    return Adapter(method, direction, seed, metric, options=given).fit(pairs.new, pairs.old, pairs.labels, others=others)
+
+
+def fit_gallery(pairs: Pairs, methods: Methods, metric: Metric, seed: int, log: Pairs | None = None) -> Adapter:
+    """The map from old to new; arguments as for `fit`."""
+    return fit(pairs, methods.gallery, GALLERY, metric, seed, log=log, options=methods.settled)
 
 
 def fit_maps(
@@ -131,149 +143,49 @@ def fit_maps(
 ) -> dict[str, Adapter]:
     """Both maps, by direction; arguments as for `fit`."""
     query = fit(pairs, methods.query, QUERY, metric, seed, others, log)
-    return {QUERY: query, GALLERY: fit(pairs, methods.gallery, GALLERY, metric, seed, log=log)}
+    return {QUERY: query, GALLERY: fit_gallery(pairs, methods, metric, seed, log)}
 
 
-def apply_maps(
-    case: Case,
-    pairs: Pairs,
-    methods: Methods,
-    seed: int,
-    others: Rows | None = None,
-    log: Pairs | None = None,
-) -> tuple[Maps, dict[str, Adapter]]:
-    """Both maps, fitted to pairs that are none of the queries or items, and applied to them.
-
-    Args:
-        case: queries and items.
-        pairs: what is fitted.
-        methods: of each direction.
-        seed: of training.
-        others: further items of the gallery, as for `fit`.
-        log: logged queries, as for `fit`; none of the queries that are measured with these maps.
-
-    Returns:
-        The maps, and the adapters by direction.
-    """
-    adapters = fit_maps(pairs, methods, case.metric, seed, others, log)
-    query, gallery = adapters[QUERY], adapters[GALLERY]
-    asked = None if case.old is None else directed(gallery.transform(case.old), case.metric)
-    mapped = directed(query.transform(case.new), case.metric)
-    maps = Maps(methods, mapped, directed(gallery.transform(case.items), case.metric), asked)
-    return maps, adapters
+def head_method(methods: Methods) -> str:
+    """What the heads of old+head and backfill+head are: as the query map, where that is a head."""
+    return methods.query if ADAPTERS[methods.query].needs_labels else HEAD
 
 
-def kept_out(pairs: Pairs, metric: Metric, seed: int, count: int | None = None) -> tuple[Case, Int[np.ndarray, " f"]]:
-    """Some pairs as queries, all of them as items, and the new model's own ranking as truth.
+def fit_heads(pairs: Pairs, methods: Methods, seed: int) -> dict[str, Adapter]:
+    """A head from each space to itself: what the labels alone give; empty without labels."""
+    if pairs.labels is None:
+        return {}
+    method = head_method(methods)
+    sides = {OLD_HEAD: pairs.old, NEW_HEAD: pairs.new}
+    return {name: with_head(method, side, pairs.labels, seed=seed) for name, side in sides.items()}
+
+
+def apply_maps(case: Case, methods: Methods, adapters: Mapping[str, Adapter]) -> Maps:
+    """What the rungs need of a case.
 
     Args:
-        pairs: m of them.
-        metric: what ranks.
-        seed: of the draw.
-        count: how many ask; by default a fifth, at most 1,000.
-
-    Returns:
-        The case, and (f,) the numbers of the pairs that maps may be fitted to, which none of the queries is.
+        case: queries and items, none of them among the pairs that were fitted.
+        methods: what was fitted.
+        adapters: as `fit_maps` gives them, with those of `fit_heads` where there are any.
     """
-    order = np.random.default_rng(seed).permutation(len(pairs))
-    size = count or max(2, min(QUERIES, int(SHARE * len(pairs))))
-    out, inside = np.sort(order[:size]), np.sort(order[size:])
-    new, old = directed(pairs.new, metric), directed(pairs.old, metric)
-    unknown = Agreeing(np.empty((0, 0), dtype=np.int64))
-    ids = np.arange(len(pairs))
-    case = Case(new[out], old[out], old, new, out, unknown, metric, ids[out], ids, "pairs kept out, among all pairs")
-    wanted = case.search(case.new, new, case.rows, min(AGREEING, len(pairs) - 1))
-    return replace(case, truth=Agreeing(wanted)), inside
+
+    def through(name: str, vectors: Rows | None) -> Rows | None:
+        if vectors is None or name not in adapters:
+            return None
+        return directed(adapters[name].transform(vectors), case.metric)
+
+    mapped, translated = through(QUERY, case.new), through(GALLERY, case.items)
+    assert mapped is not None
+    assert translated is not None
+    heads = through(OLD_HEAD, case.old), through(NEW_HEAD, case.new)
+    return Maps(methods, mapped, translated, through(GALLERY, case.old), *heads)
 
 
-def apply_crossed(
-    case: Case, pairs: Pairs, inside: Int[np.ndarray, " f"], methods: Methods, seed: int, others: Rows | None = None
-) -> Maps:
-    """`apply_maps` where the items are the pairs themselves: each is translated by a fit that saw neither it nor a query.
-
-    Args:
-        case: as `kept_out` gives it.
-        pairs: all pairs, which are the case's items.
-        inside: (f,) those that may be fitted.
-        methods: what is fitted.
-        seed: of training, and of the folds.
-        others: further items, as for `fit`.
-    """
-    fitted = pairs.take(inside)
-    maps, _ = apply_maps(case, fitted, methods, seed, others)
-    translated = maps.translated.copy()
-    translated[inside] = crossed(fitted, methods.gallery, case.metric, seed)
-    return replace(maps, translated=translated)
-
-
-def crossed(pairs: Pairs, method: str, metric: Metric, seed: int) -> Rows:
+def crossed(pairs: Pairs, methods: Methods, metric: Metric, seed: int) -> Rows:
     """(m, d_new) the pairs' old vectors, each translated by a fit that has not seen it."""
     folds = np.random.default_rng(seed).permutation(len(pairs)) % FOLDS
     translated = np.empty_like(pairs.new)
     for fold in range(FOLDS):
-        adapter = fit(pairs.take(folds != fold), method, GALLERY, metric, seed)
+        adapter = fit_gallery(pairs.take(folds != fold), methods, metric, seed)
         translated[folds == fold] = directed(adapter.transform(pairs.old[folds == fold]), metric)
     return translated
-
-
-def choose_methods(
-    pairs: Pairs, metric: Metric, seed: int, others: Rows | None = None, tell: Tell = silent
-) -> tuple[Methods, dict[str, Any]]:
-    """The method of each direction: the usual one, unless another surely does better in `Adapter`'s trials on pairs kept out.
-
-    Returns:
-        Their names, with the usual weights, and the trials of both directions for people and for JSON.
-    """
-    names, trials = {}, {}
-    for direction in (QUERY, GALLERY):
-        turned = direction == GALLERY
-        matched = Matched.by_row(pairs.new, pairs.old, None if turned else pairs.labels)
-        seen = inspect(matched, directions=metric == "cosine")
-        facing = matched.turned() if turned else matched
-        further = None if others is None else torch.from_numpy(others)
-        wish = Wish(AUTO, {}, metric, seed, False, direction, further)
-        choice = choose(facing, seen[0 if turned else 1], wish, tested=True, tell=tell, refit=False)
-        names[direction] = _usual(choice, USUAL[direction])
-        trials[direction] = {name: trial.to_dict() for name, trial in choice.trials.items()}
-    return Methods(names[QUERY], names[GALLERY]), trials
-
-
-def _usual(choice: Choice, usual: str) -> str:
-    """The method that is usually best, unless another surely does better on the pairs that chose."""
-    best, known = choice.trials[choice.method].mapped, choice.trials.get(usual)
-    if known is None or known.mapped is None or best is None or best.low > known.mapped.value:
-        return choice.method
-    return usual
-
-
-Measure = Callable[[Case, Maps], Float[np.ndarray, " q"]]
-
-
-def choose_weights(case: Case, maps: Maps, fused: Measure, joined: Measure, seed: int) -> Methods:
-    """The usual weights, unless others surely do better on pairs kept out.
-
-    Args:
-        case: as `kept_out` gives it.
-        maps: fitted to the other pairs.
-        fused: what each query scores with its mapped and its old vector mixed.
-        joined: what each query scores in both spaces.
-        seed: of the bootstrap.
-    """
-
-    def with_fuse(weight: float) -> Maps:
-        return replace(maps, methods=replace(maps.methods, fuse=weight))
-
-    def with_join(weights: tuple[float, float]) -> Maps:
-        return replace(maps, methods=replace(maps.methods, join=weights))
-
-    fuse = _better([FUSE, *FUSES], lambda weight: fused(case, with_fuse(weight)), seed)
-    join = _better([JOIN, *JOINS], lambda weights: joined(case, with_join(weights)), seed)
-    return replace(maps.methods, fuse=fuse, join=join)
-
-
-def _better(options: list[Any], score: Callable[[Any], Float[np.ndarray, " q"]], seed: int) -> Any:
-    """The first option, unless the best one's gain over it is above zero by its interval."""
-    scores = [score(option) for option in options]
-    best = max(range(len(options)), key=lambda number: float(scores[number].mean()))
-    gain = mean_of(scores[best] - scores[0], seed=seed)
-    return options[best] if gain.low > 0 else options[0]

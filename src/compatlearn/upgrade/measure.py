@@ -7,15 +7,14 @@ import numpy as np
 from jaxtyping import Int
 
 from ..adapters.adapter import Adapter
-from ..adapters.methods import GALLERY
-from ..evaluation.figures import mean_of
+from ..adapters.task import Tell, silent
 from ..evaluation.metrics import negative_flips
 from .advice import Measured
 from .case import Case, Rows, directed
-from .cost import Cost, cost_of
+from .cost import cost_of
 from .given import Given
-from .maps import Maps, Methods, Pairs, apply_maps, fit
-from .order import ORDERS, Order, order_of
+from .maps import Maps, Methods, Pairs, apply_maps, fit_gallery, fit_heads, fit_maps, head_method
+from .order import ORDERS, order_of
 from .rungs import Rung
 from .truth import Scores
 
@@ -53,25 +52,40 @@ class Part:
         if self.pairs is None or case.fresh is None or not 0 < len(first) <= REFITTED - len(self.pairs):
             return self.maps
         pairs = replace(self.pairs, labels=None) + Pairs(case.fresh[first], case.items[first])
-        gallery = fit(pairs, self.maps.methods.gallery, GALLERY, case.metric, self.seed, log=self.log)
+        gallery = fit_gallery(pairs, self.maps.methods, case.metric, self.seed, self.log)
         asked = None if case.old is None else directed(gallery.transform(case.old[self.rows]), case.metric)
         return replace(self.maps, translated=directed(gallery.transform(case.items), case.metric), asked=asked)
 
 
 def maps_for(
-    case: Case, pairs: Pairs, methods: Methods, seed: int, others: Rows | None
+    case: Case, pairs: Pairs, methods: Methods, seed: int, others: Rows | None, tell: Tell = silent
 ) -> tuple[list[Part], dict[str, Adapter]]:
-    """Maps for the queries: one for all, or for each half one that was fitted to the other half as well."""
+    """Maps for the queries: one for all, or for each half one that was fitted to the other half as well.
+
+    Args:
+        case: queries and items.
+        pairs: that are fitted, none of the queries or items.
+        methods: of each direction.
+        seed: of training, and of the halves.
+        others: further items of the gallery, as for `fit`.
+        tell: takes lines of progress.
+
+    Returns:
+        The parts, and the adapters of the last one.
+    """
+    heads = fit_heads(pairs, methods, seed)
     if case.old is None or len(case) < LOGGED * 2 * len(pairs):
-        maps, adapters = apply_maps(case, pairs, methods, seed, others)
-        return [Part(case.rows, maps, pairs, None, seed)], adapters
+        tell("fitting the maps")
+        adapters = fit_maps(pairs, methods, case.metric, seed, others) | heads
+        return [Part(case.rows, apply_maps(case, methods, adapters), pairs, None, seed)], adapters
     order = np.random.default_rng(seed).permutation(len(case))
     halves = [np.sort(half) for half in np.array_split(order, 2)]
     parts = []
-    for rows, rest in (halves, halves[::-1]):
+    for number, (rows, rest) in enumerate((halves, halves[::-1]), 1):
+        tell(f"fitting the maps, {number} of 2")
         log = Pairs(case.new[rest], case.old[rest])
-        maps, adapters = apply_maps(case, pairs, methods, seed, others, log)
-        parts.append(Part(rows, maps.of(rows), pairs, log, seed))
+        adapters = fit_maps(pairs, methods, case.metric, seed, others, log) | heads
+        parts.append(Part(rows, apply_maps(case, methods, adapters).of(rows), pairs, log, seed))
     return parts, adapters
 
 
@@ -103,14 +117,16 @@ def score(rung: Rung, case: Case, parts: list[Part], order: list[np.ndarray], bu
     for part, items in zip(parts, order, strict=True):
         first = items[: round(budget * len(items))]
         maps = part.refitted(case, first) if rung.name == "partial" else part.maps
-        hits = rung.search(case, maps, part.rows, Order(ORDER, first))
+        hits = rung.search(case, maps, part.rows, first)
         found = np.full((len(case), hits.shape[1]), -1) if found is None else found
         found[part.rows] = hits
     assert found is not None
     return Scored(case.truth.scores(case.rows, found), case.truth.first_right(case.rows, found), found)
 
 
-def reason_of(rung: Rung, case: Case) -> str:
+def reason_of(rung: Rung, case: Case, labelled: bool) -> str:
+    if rung.labels and not labelled:
+        return "needs the labels of the pairs"
     if rung.old_queries and case.old is None:
         return "needs the queries by the old model as well"
     if rung.fresh and case.fresh is None:
@@ -121,7 +137,6 @@ def reason_of(rung: Rung, case: Case) -> str:
 def measured(
     rung: Rung,
     case: Case,
-    parts: list[Part],
     scored: dict[str, Scored],
     methods: Methods,
     given: Given,
@@ -129,38 +144,35 @@ def measured(
     times: dict[str, float],
     seed: int,
 ) -> Measured:
-    method = method_of(rung.name, methods)
-    if reason := reason_of(rung, case):
-        cost = Cost(0, 0, 0.0) if rung.fresh and rung.name == "cascade" else _cost(rung, case, None, given, budget, times)
+    method, reason = method_of(rung.name, methods), reason_of(rung, case, given.pairs.labels is not None)
+    mine, old, full = (scored.get(name) for name in (rung.name, "old", "backfill"))
+    found = None if mine is None or rung.name != "cascade" else mine.found
+    cost = cost_of(rung, case, found, given, budget, times)
+    if mine is None:
         return Measured(rung.name, method, {}, None, None, None, cost, rung.needs, reason)
-    mine, old, full = scored[rung.name], scored.get("old"), scored.get("backfill")
-    figures = {name: mean_of(column, seed=seed) for name, column in mine.scores.items()}
+    figures = {name: case.mean(column, seed) for name, column in mine.scores.items()}
     primary = case.truth.primary
     gain = flips = share = None
     if old is not None:
-        gain = mean_of(mine.scores[primary] - old.scores[primary], seed=seed)
-        flips = mean_of(negative_flips(old.right, mine.right), seed=seed)
+        gain = case.mean(mine.scores[primary] - old.scores[primary], seed)
+        flips = case.mean(negative_flips(old.right, mine.right), seed)
         if full is not None and (possible := float((full.scores[primary] - old.scores[primary]).mean())) > 0:
             share = gain.value / possible
-    cost = _cost(rung, case, parts, given, budget, times)
     return Measured(rung.name, method, figures, gain, share, flips, cost, rung.needs)
-
-
-def _cost(rung: Rung, case: Case, parts: list[Part] | None, given: Given, budget: float, times: dict[str, float]) -> Cost:
-    touched = None if parts is None else [(part.rows, part.maps) for part in parts]
-    return cost_of(rung, case, touched, given.items, len(given.pairs), budget, times)
 
 
 def method_of(rung: str, methods: Methods) -> str:
     """What a rung runs, in words."""
     share, weight = methods.join
     return {
+        "old+head": head_method(methods),
         "mapped": methods.query,
         "fused": f"{methods.query}, weight {methods.fuse:g}",
         "translated": methods.gallery,
         "translated+fused": f"{methods.gallery}, weights {share:g} and {weight:g}",
         "cascade": f"of fused ({methods.query})",
         "partial": f"{methods.gallery}, order by {ORDER} of queries",
+        "backfill+head": head_method(methods),
     }.get(rung, "")
 
 

@@ -1,6 +1,6 @@
 """In which order a partial backfill embeds the items."""
 
-from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,22 +16,8 @@ ORDERS = ("random", "error", "density")
 NEAR = 20  # items that a query of the log makes matter
 
 
-@dataclass(frozen=True)
-class Order:
-    """Items that have been embedded anew.
-
-    Attributes:
-        name: how they were chosen.
-        first: (p,) their rows.
-    """
-
-    name: str
-    first: Int[np.ndarray, " p"]
-
-    @classmethod
-    def none(cls) -> "Order":
-        """Nothing embedded."""
-        return cls("random", np.zeros(0, dtype=np.int64))
+Embedded: TypeAlias = Int[np.ndarray, " p"]  # rows of the items that have been embedded anew
+NONE: Embedded = np.zeros(0, dtype=np.int64)
 
 
 def order_of(

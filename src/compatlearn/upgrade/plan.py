@@ -1,12 +1,12 @@
 """`plan`: every rung of the ladder measured on one's own data, side by side, and one of them recommended."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..adapters.matched import OTHERS
+from ..adapters.methods import GALLERY
 from ..adapters.task import Tell, silent
 from ..arrays import Array
 from ..evaluation.relevance import Relevance
@@ -15,16 +15,15 @@ from ..indexes.index import Readable
 from ..metric import Metric, check_metric
 from .advice import GOAL, check_shares, recommend
 from .case import Case, Rows
+from .choice import TRIED, Bench, choose
 from .cost import microseconds
 from .curves import Curve, learning_curve, partial_curve
 from .given import Given, check_queries, gather
-from .maps import Maps, Methods, Pairs, apply_crossed, choose_methods, choose_weights, crossed, fit_maps, kept_out
+from .maps import OLD_HEAD, Pairs, crossed, fit_maps
 from .measure import ORDER, Part, examples_of, maps_for, measured, orders_of, reason_of, score
-from .order import Order
 from .result import Plan
-from .rungs import RUNGS, ask_fused, ask_joined
-
-TRIED = 3000  # pairs that methods are tried on, at most
+from .rungs import RUNGS
+from .truth import DEPTH
 
 Vectors: TypeAlias = Features | Readable | Array
 
@@ -107,29 +106,32 @@ def as_features(vectors: Vectors) -> Features:
 
 
 def _plan(given: Given, metric: Metric, budget: float, goal: float, seed: int, tell: Tell) -> Plan:
-    case, pairs, inside = given.case, given.pairs, None
+    case, pairs, bench = given.case, given.pairs, None
     if case is None:
         tell("nothing says what answers a query: pairs kept out ask, and the new model's own ranking is the truth")
-        case, inside = kept_out(pairs, metric, seed)
-        case = replace(case, fresh=pairs.new)
-    fitted = pairs if inside is None else pairs.take(inside)
-    others = _others(case, seed) if inside is None else None
-    methods, trials = _chosen(fitted, metric, seed, others, tell)
-    tell("fitting the maps")
-    if inside is None:
-        parts, adapters = maps_for(case, fitted, methods, seed, others)
-        crossing = crossed(fitted, methods.gallery, metric, seed) if case.fresh is not None else fitted.new
+        bench = Bench.of(pairs, metric, seed)
+        case = replace(bench.case, fresh=pairs.new, depth=DEPTH)
+    fitted = pairs if bench is None else pairs.take(bench.inside)
+    others = _others(case, seed) if bench is None else None
+    methods, trials = choose(fitted, metric, seed, others, tell)
+    if bench is None:
+        parts, adapters = maps_for(case, fitted, methods, seed, others, tell)
+        known = _some(fitted, seed) if case.fresh is not None else fitted
+        crossing = crossed(known, methods, metric, seed) if case.fresh is not None else known.new
     else:
-        maps = apply_crossed(case, pairs, inside, methods, seed, others)
-        parts, crossing = [Part(case.rows, maps)], maps.translated[inside]
-        adapters = fit_maps(pairs, methods, metric, seed)
-    orders = orders_of(case, parts, fitted, crossing, seed)
+        tell("fitting the maps")
+        maps = bench.maps(methods)
+        known, crossing = fitted, maps.translated[bench.inside]
+        parts, adapters = [Part(case.rows, maps)], fit_maps(pairs, methods, metric, seed)
+    orders = orders_of(case, parts, known, crossing, seed)
     tell("searching")
-    times = {name: microseconds(adapter, case.new if name == "query" else case.items) for name, adapter in adapters.items()}
-    scored = {rung.name: score(rung, case, parts, orders[ORDER], budget) for rung in RUNGS if not reason_of(rung, case)}
-    rungs = tuple(measured(rung, case, parts, scored, methods, given, budget, times, seed) for rung in RUNGS)
+    sides = {OLD_HEAD: case.items, GALLERY: case.items}
+    times = {name: microseconds(adapter, sides.get(name, case.new)) for name, adapter in adapters.items()}
+    able = [rung for rung in RUNGS if not reason_of(rung, case, OLD_HEAD in adapters)]
+    scored = {rung.name: score(rung, case, parts, orders[ORDER], budget) for rung in able}
+    rungs = tuple(measured(rung, case, scored, methods, given, budget, times, seed) for rung in RUNGS)
     tell("curves")
-    learning = learning_curve(case, fitted, methods, seed) if inside is None else Curve((), ())
+    learning = learning_curve(case, fitted, methods, seed) if bench is None else Curve((), ())
     partial = partial_curve(case, parts, orders, seed) if case.fresh is not None else {}
     name, why = recommend(rungs, case.truth.primary, given.items, budget, goal)
     return Plan(
@@ -158,19 +160,11 @@ def _others(case: Case, seed: int) -> Rows:
     return case.items[np.sort(rows)]
 
 
-def _chosen(pairs: Pairs, metric: Metric, seed: int, others: Rows | None, tell: Tell) -> tuple[Methods, dict[str, Any]]:
-    """Methods and weights, chosen on pairs kept out."""
-    if len(pairs) > TRIED:
-        pairs = pairs.take(np.sort(np.random.default_rng(seed).permutation(len(pairs))[:TRIED]))
-    methods, trials = choose_methods(pairs, metric, seed, others, tell)
-    tell(f"chosen: {methods.query} for queries, {methods.gallery} for the gallery")
-    trial, inside = kept_out(pairs, metric, seed + 1)
-    maps = apply_crossed(trial, pairs, inside, methods, seed, others)
-
-    def scoring(ask: Callable[..., Any]) -> Callable[[Case, Maps], Any]:
-        return lambda case, maps: case.truth.scores(case.rows, ask(case, maps, case.rows, Order.none()))["agreement"]
-
-    return choose_weights(trial, maps, scoring(ask_fused), scoring(ask_joined), seed), trials
+def _some(pairs: Pairs, seed: int) -> Pairs:
+    """As many as methods are tried on: enough to know where translations err."""
+    if len(pairs) <= TRIED:
+        return pairs
+    return pairs.take(np.sort(np.random.default_rng(seed).permutation(len(pairs))[:TRIED]))
 
 
 def far_queries(queries: Rows | None, pairs: Rows) -> float | None:

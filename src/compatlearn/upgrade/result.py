@@ -79,7 +79,7 @@ class Plan:
             "pairs": self.pairs,
             "budget": self.budget,
             "metric": self.metric,
-            "methods": vars(self.methods),
+            "methods": self.methods.to_dict(),
             "trials": self.trials,
             "far_queries": self.far,
             "learning_curve": self.learning.to_dict(),
