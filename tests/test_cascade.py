@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from compatlearn import Cascade, ConfigError, DataError, IncompatibleError, VectorCache, fit_adapter, search
 from compatlearn.adapters.adapter import Adapter
 from compatlearn.indexes.arrays import ArrayIndex
-from compatlearn.upgrade.order import Order
+from compatlearn.upgrade.order import NONE
 from compatlearn.upgrade.rungs import ask_cascade
 from samples import forks
 from test_rungs import case_of, length_one, ranked, scores
@@ -76,7 +76,7 @@ def test_it_answers_what_the_rung_was_measured_with(
 ) -> None:
     case, maps = case_of(metric, queries=min(9, items), items=items, seed=seed, own=own)
     case = case if old else replace(case, old=None)
-    expected = ask_cascade(case, maps, case.rows, Order.none())
+    expected = ask_cascade(case, maps, case.rows, NONE)
     model = Table(case.fresh)
     index = ArrayIndex(case.items, metric=metric)
     with unsettled(tmp_path_factory.mktemp("cascade")) as cache:

@@ -17,7 +17,7 @@ from ..indexes.hits import Hits
 from ..indexes.index import Index
 from ..indexes.query_map import QueryMap
 from .case import Rows, directed, mixed
-from .embedded import Embed, Embedded
+from .fresh import Embed, FreshVectors
 from .maps import FUSE
 from .rungs import CANDIDATES
 
@@ -107,7 +107,7 @@ class Cascade:
         _check_adapter(adapter, index, cache)
         self.index, self.cache, self.adapter = index, cache, adapter
         self.candidates, self.weight, self.exact = candidates, weight, exact
-        self._items = Embedded(embed, cache, batch, nonzero=index.metric == "cosine")
+        self._items = FreshVectors(embed, cache, batch, nonzero=index.metric == "cosine")
         self._touched, self._guard = Touched(), threading.Lock()
 
     @property

@@ -14,7 +14,7 @@ from ..features.values import to_numpy
 Embed = Callable[[list[Any]], Any]  # m ids → (m, d) floats
 
 
-class Embedded:
+class FreshVectors:
     """Vectors by id that are embedded when they are first asked for; one thread embeds at a time.
 
     Args:
