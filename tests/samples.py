@@ -2,8 +2,9 @@
 
 import io
 import os
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,9 @@ def complaint(capsys: pytest.CaptureFixture[str], code: int, *arguments: object,
     assert len(lines) == 1 or progress, err
     assert lines[-1].startswith("compatlearn: ")
     return lines[-1].removeprefix("compatlearn: ")
+
+
+def forks(test: Callable[..., None]) -> Callable[..., None]:
+    """For tests that fork: torch has threads, which the children never use."""
+    warned = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+    return warned(pytest.mark.skipif(sys.platform == "win32", reason="needs fork")(test))

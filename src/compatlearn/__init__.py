@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .evaluation.compatibility import compatibility
     from .evaluation.relevance import Relevance
     from .evaluation.result import Compatibility
+    from .features.cache import VectorCache
     from .features.features import Features
     from .indexes.exact import search
     from .indexes.hits import Hits
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .losses.regression import RegressionLoss, regression_loss
     from .pseudo.centres import mean_classifier, random_walk_classifier, random_walk_weights
     from .pseudo.softmax import trained_classifier
+    from .upgrade.cascade import Cascade
     from .upgrade.plan import plan
     from .upgrade.result import Plan
 
@@ -44,6 +46,7 @@ _HOMES = {
     "evaluation.compatibility": ("compatibility",),
     "evaluation.relevance": ("Relevance",),
     "evaluation.result": ("Compatibility",),
+    "features.cache": ("VectorCache",),
     "features.features": ("Features",),
     "indexes.exact": ("search",),
     "indexes.hits": ("Hits",),
@@ -53,6 +56,7 @@ _HOMES = {
     "losses.regression": ("RegressionLoss", "regression_loss"),
     "pseudo.centres": ("mean_classifier", "random_walk_classifier", "random_walk_weights"),
     "pseudo.softmax": ("trained_classifier",),
+    "upgrade.cascade": ("Cascade",),
     "upgrade.plan": ("plan",),
     "upgrade.result": ("Plan",),
 }
@@ -60,6 +64,7 @@ _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Adapter",
+    "Cascade",
     "Compatibility",
     "CompatlearnError",
     "ConfigError",
@@ -78,6 +83,7 @@ __all__ = [
     "TextEncoder",
     "Texts",
     "TrainingError",
+    "VectorCache",
     "compatibility",
     "embed_texts",
     "extract_texts",

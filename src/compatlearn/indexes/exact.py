@@ -109,19 +109,8 @@ def nearest(
         (q, k) rows, and (q, k) keys in float64 on the first d_gallery dimensions: squared distances (of unit rows for cosine),
         or inner products negated.
     """
-    device = queries.device if isinstance(queries, Tensor) and queries.device.type != "mps" else torch.device("cpu")
-    width = min(queries.shape[1], gallery.shape[1]) if metric == "dot" else gallery.shape[1]  # zeros add nothing to a product
-    known = metric == "cosine", width, device
-    task = Task(
-        Rows(queries, "queries", *known),
-        Rows(gallery, "gallery", *known),
-        skip.to(device),
-        k,
-        metric == "dot",
-        tiles,
-        torch.full((len(queries), k), -1, device=device),
-        torch.full((len(queries), k), torch.inf, dtype=torch.float64, device=device),
-    )
+    task = Task.of(queries, gallery, k, metric, skip, tiles)
+    device = task.keys.device
     quick = fast_in_bfloat16(device) if tiles.bfloat16 is None else tiles.bfloat16
     types = (torch.float64,) if _double(queries, gallery) else (torch.bfloat16, torch.float32, torch.float64)
     with torch.no_grad(), full_precision(device):

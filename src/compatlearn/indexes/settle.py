@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..arrays import as_tensor
+from ..arrays import Array, as_tensor
+from ..metric import Metric
 from .bounds import Frame, Pool, Watch, survey
 from .rows import Rows
 from .tiles import Tiles
@@ -27,6 +28,24 @@ class Task:
     tiles: Tiles
     indices: Int[Tensor, "q k"]  # the result, filled in as queries are settled
     keys: Float[Tensor, "q k"]  # float64, on the first d_gallery dimensions
+
+    @classmethod
+    def of(cls, queries: Array, gallery: Array, k: int, metric: Metric, skip: Int[Tensor, " q"], tiles: Tiles) -> "Task":
+        """A search of which nothing is found yet; it runs where the queries are."""
+        device = queries.device if isinstance(queries, Tensor) and queries.device.type != "mps" else torch.device("cpu")
+        widths = queries.shape[1], gallery.shape[1]
+        width = min(widths) if metric == "dot" else widths[1]  # zeros add nothing to a product
+        known = metric == "cosine", width, device
+        return cls(
+            Rows(queries, "queries", *known),
+            Rows(gallery, "gallery", *known),
+            skip.to(device),
+            k,
+            metric == "dot",
+            tiles,
+            torch.full((len(queries), k), -1, device=device),
+            torch.full((len(queries), k), torch.inf, dtype=torch.float64, device=device),
+        )
 
     def keys_of(self, queries: Int[Tensor, " p"], gallery: Int[Tensor, " p"], dtype: torch.dtype) -> Float[Tensor, " p"]:
         """(p,) float64: the key of each pair of rows, computed in `dtype`."""

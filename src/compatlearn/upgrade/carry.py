@@ -56,7 +56,11 @@ def next_steps(rung: str, folder: Path) -> list[str]:
             f"vectors = {gallery}(old_vectors)  # write them as a second column beside the old one",
             "search both columns and add their scores; the weights are in plan.json",
         ],
-        "cascade": [f"queries = {query}(new_queries)  # embed the first 100 hits with the new model and rank them by it"],
+        "cascade": [
+            'cache = cl.VectorCache("new.vectors", space="the new model")',
+            f"cascade = cl.Cascade(index, embed, cache, adapter={query})  # embed(ids) gives their new vectors",
+            "hits = cascade.search(new_queries, old_queries=old_queries)  # old ones where you have them",
+        ],
         "partial": [
             f"vectors = {gallery}(old_vectors)  # write them as a second column",
             "replace its rows by true new vectors, those first that queries find most often",

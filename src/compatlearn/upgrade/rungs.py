@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
+from ..indexes.among import nearest_among
 from .case import Case, Rows, joined, mixed
 from .maps import Maps
 from .order import NONE, Embedded
@@ -76,13 +77,7 @@ def ask_joined(case: Case, maps: Maps, rows: Int[np.ndarray, " q"], first: Embed
 def ask_cascade(case: Case, maps: Maps, rows: Int[np.ndarray, " q"], first: Embedded) -> Found:
     """n(q) · n(x) among the first hits of the fused query, or of the mapped one where there are no old queries."""
     candidates = proposed(case, maps, rows)
-    fresh = _fresh(case)
-    queries = case.new[rows]
-    found = np.full_like(candidates, -1)
-    for number, (query, items) in enumerate(zip(queries, candidates, strict=True)):
-        known = items[items >= 0]
-        found[number, : len(known)] = known[np.argsort(-_nearness(query, fresh[known], case.metric), kind="stable")]
-    return found
+    return nearest_among(case.new[rows], _fresh(case), candidates, candidates.shape[1], case.metric)[0].numpy()
 
 
 def proposed(case: Case, maps: Maps, rows: Int[np.ndarray, " q"]) -> Found:
@@ -118,11 +113,6 @@ def _joined(case: Case, maps: Maps, rows: Int[np.ndarray, " q"], items: Rows) ->
     queries = mixed(case.new[rows], maps.asked, share, case.metric)
     weight *= case.scale
     return joined(queries, _old(case)[rows], weight), joined(items, case.items, weight)
-
-
-def _nearness(query: Float[np.ndarray, " d"], items: Rows, metric: str) -> Float[np.ndarray, " n"]:
-    product: np.ndarray = items @ query
-    return product - np.square(items).sum(axis=1) / 2 if metric == "euclidean" else product
 
 
 def _old(case: Case) -> Rows:
