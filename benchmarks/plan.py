@@ -2,7 +2,7 @@
 
     python benchmarks/plan.py [--items 100000 --pairs 10000 --queries 1000 --dimension 384 --classes 1000] [--json-file FILE]
 
-Old and new vectors are noisy views of the same classes, the old ones through a layer that is not linear. The floor is one
+Old and new vectors are noisy views of the same classes through layers that are not linear. The floor is one
 search of the old gallery by the old queries and one of the new gallery by the new ones.
 """
 
@@ -16,15 +16,19 @@ from cyclopts import run
 import compatlearn as cl
 from compatlearn.indexes.exact import search
 
+LATENT = 48  # dimensions that both models see
+
 
 def views(rows: int, dimension: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """New and old vectors, (rows, dimension) float32, and their classes."""
     random = np.random.default_rng(0)
     labels = random.integers(0, classes, rows)
-    centres = random.normal(size=(classes, dimension)).astype(np.float32)
-    new = centres[labels] + 3 * random.normal(size=(rows, dimension)).astype(np.float32)
-    bent = np.tanh(new @ random.normal(size=(dimension, dimension)).astype(np.float32) / (3 * dimension**0.5))
-    return new, bent + 0.5 * random.normal(size=new.shape).astype(np.float32), labels
+    hidden = random.normal(size=(classes, LATENT))[labels] + random.normal(size=(rows, LATENT))
+    sides = []
+    for noise in (0.1, 0.4):  # the new model sees more
+        bent = np.tanh(hidden @ random.normal(size=(LATENT, dimension)) / LATENT**0.5)
+        sides.append((bent + noise * random.normal(size=bent.shape)).astype(np.float32))
+    return sides[0], sides[1], labels
 
 
 def main(

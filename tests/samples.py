@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from compatlearn.adapters.methods import ADAPTERS
 from compatlearn.cli.app import run
 
 CAT, DOG, EEL = "cat", "dog", "eel"
@@ -89,3 +91,12 @@ def forks(test: Callable[..., None]) -> Callable[..., None]:
     """For tests that fork: torch has threads, which the children never use."""
     warned = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
     return warned(pytest.mark.skipif(sys.platform == "win32", reason="needs fork")(test))
+
+
+def quick_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans with candidates that take no time, and short curves."""
+    monkeypatch.setattr("compatlearn.upgrade.curves.SHARES", (0.0, 1.0))
+    monkeypatch.setattr("compatlearn.upgrade.curves.PARTS", (0.5, 1))
+    for name in ("CANDIDATES", "UNLABELLED", "DISTILLING", "TRANSLATING"):
+        monkeypatch.setattr(f"compatlearn.upgrade.choice.{name}", ("procrustes", "ridge"))
+    monkeypatch.setitem(ADAPTERS, "neighbour-head", replace(ADAPTERS["neighbour-head"], home="closed.ridge_map"))

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 import compatlearn as cl
-from compatlearn.adapters.methods import ADAPTERS
 from compatlearn.errors import CompatlearnError
 from compatlearn.evaluation.figures import Figure
 from compatlearn.features.features import Features
 from compatlearn.upgrade import given, plan
 from compatlearn.upgrade.advice import Measured, recommend
+from compatlearn.upgrade.case import directed
 from compatlearn.upgrade.cost import Cost
 from compatlearn.upgrade.given import gather
 from compatlearn.upgrade.plan import far_queries
+from samples import quick_plans
 
 ITEMS, QUERIES = 240, 40
 IDS = np.array([f"item {number}" for number in range(ITEMS + QUERIES)])
@@ -53,13 +54,7 @@ def sides(labels: bool = True, **others: Any) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Candidates that take no time, and short curves."""
-    monkeypatch.setattr("compatlearn.upgrade.curves.SHARES", (0.0, 1.0))
-    monkeypatch.setattr("compatlearn.upgrade.curves.PARTS", (0.5, 1))
-    for name in ("CANDIDATES", "UNLABELLED", "DISTILLING", "TRANSLATING"):
-        monkeypatch.setattr(f"compatlearn.upgrade.choice.{name}", ("procrustes", "ridge"))
-    head = replace(ADAPTERS["neighbour-head"], home="closed.ridge_map")
-    monkeypatch.setitem(ADAPTERS, "neighbour-head", head)
+    quick_plans(monkeypatch)
 
 
 def check(found: plan.Plan) -> None:
@@ -221,6 +216,30 @@ def without_times(found: plan.Plan) -> Any:
 
 def test_the_same_seed_gives_the_same_plan() -> None:
     assert without_times(cl.plan(**sides())) == without_times(usual())
+
+
+def test_intervals_may_draw_classes() -> None:
+    found = cl.plan(**sides(), cluster="class")
+    check(found)
+    for name in ("old", "mapped"):
+        ours, theirs = found.rung(name).figures["top1"], usual().rung(name).figures["top1"]
+        assert ours.value == theirs.value
+        assert (ours.low, ours.high) != (theirs.low, theirs.high)
+    with pytest.raises(CompatlearnError, match="no labels, so cluster='class' has no classes"):
+        cl.plan(**sides(labels=False), backfill=features(NEW, GALLERY, False), cluster="class")
+    with pytest.raises(CompatlearnError, match="cluster"):
+        cl.plan(**sides(), cluster="group")
+
+
+def test_heads_need_labels_and_are_references() -> None:
+    found = cl.plan(**sides(), backfill=features(NEW, GALLERY))
+    old, new = found.rung("old+head"), found.rung("backfill+head")
+    head = found.adapters["old-head"].transform(directed(OLD[ASKED], "cosine"))
+    rest = np.setdiff1d(GALLERY, PAIRS)
+    assert old.figures["top1"].value == pytest.approx(slow_top1(head, OLD[rest], rest))
+    assert (old.method, new.method) == ("neighbour-head", "neighbour-head")
+    assert old.cost.encoder_items == 0
+    assert new.cost.encoder_items == found.rung("backfill").cost.encoder_items
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "dot"])

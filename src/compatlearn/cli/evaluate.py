@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from ..errors import CompatlearnError, ConfigError
+from ..errors import CompatlearnError
 from ..metric import Cluster, Metric
 from .columns import Columns, as_flags
 from .engine import Engine, connected
+from .judgements import relevance_of
 from .output import show
 
 if TYPE_CHECKING:
@@ -84,21 +85,11 @@ def evaluate(
         search = workers.searcher([(paths[name], one) for name, one in loaded.items()]) if workers else _watched_search()
         names = {name: f"{name} ({path})" for name, path in paths.items()}
         options: dict[str, Any] = {"metric": metric, "cluster": cluster, "pad": pad, "searcher": search, "names": names}
-        result = _measured(loaded, _relevance(qrels, clicks), adapter, slerp, options)
+        result = _measured(loaded, relevance_of(qrels, clicks), adapter, slerp, options)
     show(result.to_dict() if json else result)
     for line in _hints(result, adapter, {names[name]: features.space for name, features in loaded.items()}):
         print(line, file=sys.stderr)
     return 3 if require_compatible and result.compatible != "yes" else 0
-
-
-def _relevance(qrels: Path | None, clicks: Path | None) -> "Relevance | None":
-    if qrels is not None and clicks is not None:
-        raise ConfigError("--qrels and --clicks both say what answers a query; give one of them")
-    if qrels is None and clicks is None:
-        return None
-    from ..evaluation.relevance import Relevance
-
-    return Relevance.from_clicks(clicks) if qrels is None else Relevance.from_qrels(qrels)  # type: ignore[arg-type]
 
 
 def _measured(

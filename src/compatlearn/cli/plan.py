@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from ..errors import ConfigError
-from ..metric import Metric
+from ..metric import Cluster, Metric
 from .columns import Columns
+from .judgements import relevance_of
 from .out import check_out_folder
 from .output import show, tell
 from .texts import TextModel, open_named_texts
@@ -30,6 +31,7 @@ def plan(
     old_queries: Path | None = None,
     backfill: Path | None = None,
     qrels: Path | None = None,
+    clicks: Path | None = None,
     items: str | None = None,
     queries: str | None = None,
     new_model: str | None = None,
@@ -41,6 +43,7 @@ def plan(
     columns: Annotated[Columns, Parameter(name="*")] = Columns(),  # noqa: B008
     text_model: Annotated[TextModel, Parameter(name="*")] = TextModel(),  # noqa: B008
     metric: Metric = "cosine",
+    cluster: Cluster = "query",
     budget: float = 0.1,
     goal: float = GOAL,
     seed: int = 0,
@@ -68,6 +71,7 @@ def plan(
         backfill: new vectors of the gallery where a trial has them; measures cascade, partial and backfill too.
         qrels: judgements: which items answer which query. Without them the labels decide, where both sides have them; else
             the new model's own ranking.
+        clicks: in place of judgements: a table of query_id, item_id and perhaps count, as for `evaluate`.
         items: the texts of the gallery, by the ids of the index.
         queries: the texts of the queries.
         new_model: what embeds pairs and queries: as --model of `extract` for texts.
@@ -78,6 +82,7 @@ def plan(
         text_column: column or key with the texts, where it has no usual name.
         text_model: how texts are embedded.
         metric: what ranks the index.
+        cluster: what the intervals draw: queries, or whole classes of them, which need labels.
         budget: share of the gallery that may be embedded anew.
         goal: share of the best gain within the budget that is enough.
         seed: of every draw.
@@ -87,24 +92,24 @@ def plan(
     paths = {"old_gallery": old_gallery, "pairs_new": pairs_new, "pairs_old": pairs_old, "new_queries": new_queries}
     paths |= {"old_queries": old_queries, "backfill": backfill}
     inputs = {f"--{name.replace('_', '-')}": path for name, path in paths.items()}
-    check_out_folder(out, inputs | {"--qrels": qrels, "--items": items, "--queries": queries}, "plan")
+    check_out_folder(out, inputs | {"--qrels": qrels, "--clicks": clicks, "--items": items, "--queries": queries}, "plan")
     if not 0 <= budget <= 1 or not 0 < goal <= 1:
         raise ConfigError(f"--budget is a share from 0 to 1 and --goal one above 0; got {budget:g} and {goal:g}")
+    relevance = relevance_of(qrels, clicks)
     texts: dict[str, str] = {}
     if items is None and new_model is None:
-        vectors = _loaded(paths, columns)
+        vectors: dict[str, Any] = dict(_loaded(paths, columns))
     else:
         _check_texts(items, new_model, queries, old_gallery, old_model, paths)
         source = _Source(out, str(new_model), old_model, pairs, sampling, seed, text_model)
         vectors, texts = source.vectors(str(items), queries, old_gallery, columns, text_column, embed_gallery)
     from .. import __version__
-    from ..evaluation.relevance import Relevance
     from ..report.plan_page import write_plan_page
     from ..upgrade.carry import REPORT, save_plan
     from ..upgrade.plan import plan as measure
 
-    relevance = None if qrels is None else Relevance.from_qrels(qrels)
-    found = measure(**vectors, relevance=relevance, metric=metric, budget=budget, goal=goal, seed=seed, tell=tell)
+    settings: dict[str, Any] = {"metric": metric, "cluster": cluster, "budget": budget, "goal": goal, "seed": seed}
+    found = measure(**vectors, relevance=relevance, **settings, tell=tell)
     content = save_plan(found, out, {"version": __version__, "command": sys.argv[1:], "seed": seed})
     write_plan_page(out / REPORT, content, texts=texts)
     show(content if json else found)

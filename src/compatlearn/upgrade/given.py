@@ -225,3 +225,17 @@ def check_queries(new_queries: Features | None, pairs_new: Features) -> None:
             f"the new queries have {new_queries.dimension} dimensions and the new pairs {pairs_new.dimension}; "
             "both must be of the new model"
         )
+
+
+def with_classes(given: Given, new_queries: Features | None) -> Given:
+    """The same, with intervals that draw whole classes of queries.
+
+    Raises:
+        DataError: queries without labels, or of one class.
+    """
+    labels = None if new_queries is None else new_queries.labels
+    if given.case is None or labels is None:
+        raise DataError("the new queries have no labels, so cluster='class' has no classes to draw; give labels, or 'query'")
+    if len(np.unique(labels)) < 2:
+        raise DataError(f"all {len(labels)} queries are of one class; cluster='class' needs two at least, better 50")
+    return replace(given, case=replace(given.case, clusters=np.asarray(labels)))

@@ -12,13 +12,13 @@ from ..arrays import Array
 from ..evaluation.relevance import Relevance
 from ..features.features import Features
 from ..indexes.index import Readable
-from ..metric import Metric, check_metric
+from ..metric import Cluster, Metric, check_cluster, check_metric
 from .advice import GOAL, check_shares, recommend
 from .case import Case, Rows
 from .choice import TRIED, Bench, choose
 from .cost import microseconds
 from .curves import Curve, learning_curve, partial_curve
-from .given import Given, check_queries, gather
+from .given import Given, check_queries, gather, with_classes
 from .maps import OLD_HEAD, Pairs, crossed, fit_maps
 from .measure import ORDER, Part, examples_of, maps_for, measured, orders_of, reason_of, score
 from .result import Plan
@@ -38,6 +38,7 @@ def plan(
     relevance: Relevance | None = None,
     backfill: Vectors | None = None,
     metric: Metric = "cosine",
+    cluster: Cluster = "query",
     budget: float = 0.1,
     goal: float = GOAL,
     seed: int = 0,
@@ -59,6 +60,7 @@ def plan(
             Without either the new model's own ranking is the truth: of the backfill, or among the pairs.
         backfill: new vectors of the gallery, if a trial has them: to measure what needs an encoder.
         metric: what ranks.
+        cluster: what the intervals draw: "query", or "class": all queries of a class together, which needs their labels.
         budget: share of the gallery, in [0, 1], that may be embedded anew.
         goal: share of the best gain within the budget that is enough, in (0, 1].
         seed: of every draw.
@@ -67,7 +69,7 @@ def plan(
     Raises:
         DataError: too few pairs, unusable vectors, or judgements of other items.
         IncompatibleError: ids, dimensions or spaces that do not fit.
-        ConfigError: a metric that does not exist, or a budget or goal that is no such share.
+        ConfigError: a metric or cluster that does not exist, or a budget or goal that is no such share.
 
     >>> import numpy as np
     >>> import compatlearn as cl
@@ -89,6 +91,8 @@ def plan(
     gallery, fresh = as_features(old_gallery), as_features(pairs_new)
     check_queries(sides["new"], fresh)
     given = gather(gallery, fresh, sides["pairs_old"], sides["new"], sides["old"], relevance, sides["backfill"], metric, seed)
+    if check_cluster(cluster) == "class":
+        given = with_classes(given, sides["new"])
     return _plan(given, metric, budget, goal, seed, tell)
 
 

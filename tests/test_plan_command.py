@@ -1,0 +1,148 @@
+"""`compatlearn plan`: what it prints where, what it leaves on disk, what it refuses, and what a second run does not repeat."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import compatlearn as cl
+from samples import call, complaint, quick_plans
+
+ITEMS, QUERIES, CLASSES = 150, 40, 5
+LABELS = np.arange(ITEMS + QUERIES) % CLASSES
+IDS = np.array([f"item{row}" for row in range(ITEMS)] + [f"query{row}" for row in range(QUERIES)])
+WORDS = ["ship", "harbour", "pilot", "runway", "violin", "concert", "proof", "lemma", "bread", "oven"]
+EMBEDDED: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_plans(monkeypatch)
+    EMBEDDED.clear()
+
+
+def files(folder: Path, *, good: bool = True) -> tuple[object, ...]:
+    """A command whose new model knows the classes, or knows nothing."""
+    random = np.random.default_rng(0)
+    new = 3 * good * random.normal(size=(CLASSES, 8))[LABELS] + random.normal(size=(len(LABELS), 8))
+    old = random.normal(size=(CLASSES, 6))[LABELS] + 0.8 * random.normal(size=(len(LABELS), 6))
+    rows = {"index": (old, slice(0, ITEMS)), "pairs": (new, slice(0, 60)), "new": (new, slice(ITEMS, None))}
+    rows["old"] = old, slice(ITEMS, None)
+    for name, (vectors, part) in rows.items():
+        labels = {} if name == "pairs" else {"labels": LABELS[part]}
+        np.savez(folder / f"{name}.npz", vectors=vectors[part].astype(np.float32), ids=IDS[part], **labels)
+    sides = ("--index", folder / "index.npz", "--pairs-new", folder / "pairs.npz", "--new-queries", folder / "new.npz")
+    return ("plan", *sides, "--old-queries", folder / "old.npz", "--out", folder / "plan")
+
+
+def test_the_table_on_stdout_and_files_on_disk(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = call(capsys, *files(tmp_path), "--require-gain")
+    assert code == 0
+    assert "recommended: " in out
+    assert "translated+fused" in out
+    assert "chosen: " in err
+    left = {path.name for path in (tmp_path / "plan").iterdir()}
+    assert left == {"plan.json", "plan.html", "new-to-old.safetensors", "old-to-new.safetensors"}
+    plan = json.loads((tmp_path / "plan" / "plan.json").read_text())
+    assert plan["recommended"] != "old"
+    assert plan["primary"] == "top1"
+    assert all(line in err for line in plan["next"])
+    assert cl.load_adapter(tmp_path / "plan" / "new-to-old.safetensors").direction == "query"
+
+
+def test_json_is_what_the_file_holds(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    _, out, _ = call(capsys, *files(tmp_path), "--json")
+    assert json.loads(out) == json.loads((tmp_path / "plan" / "plan.json").read_text())
+
+
+def test_a_useless_model_is_not_recommended(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = files(tmp_path, good=False)
+    code, out, _ = call(capsys, *arguments, "--require-gain")
+    assert code == 3
+    assert "recommended: old" in out
+    assert json.loads((tmp_path / "plan" / "plan.json").read_text())["recommended"] == "old"
+
+
+def test_clicks_decide_what_is_right(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = files(tmp_path)
+    clicks = tmp_path / "clicks.csv"
+    pairs = [(query, item) for query in range(QUERIES) for item in range(ITEMS) if LABELS[ITEMS + query] == LABELS[item]]
+    clicks.write_text("query_id,item_id\n" + "".join(f"query{query},item{item}\n" for query, item in pairs))
+    _, out, _ = call(capsys, *arguments, "--clicks", clicks, "--json")
+    judged = json.loads(out)
+    assert judged["primary"] == "ndcg10"
+    _, out, _ = call(capsys, *arguments, "--json")
+    first = [next(one["figures"]["top1"]["value"] for one in found["rungs"] if one["name"] == "old")
+             for found in (judged, json.loads(out))]  # fmt: skip
+    assert first[0] == first[1]  # the same answers are right
+    both = complaint(capsys, 1, *arguments, "--clicks", clicks, "--qrels", clicks, progress=True)
+    assert both == "--qrels and --clicks both say what answers a query; give one of them"
+
+
+def test_classes_as_clusters(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = files(tmp_path)
+    figures = []
+    for cluster in ("query", "class"):
+        _, out, _ = call(capsys, *arguments, "--cluster", cluster, "--json")
+        figures.append(json.loads(out)["rungs"][0]["figures"]["top1"])
+    assert figures[0]["value"] == figures[1]["value"]
+    assert figures[0] != figures[1]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--budget", "1.5"), "--budget is a share from 0 to 1"),
+        (("--backfill", "nothing.npz"), "nothing.npz"),
+        (("--new-model", "somewhere:model"), "a plan from texts needs --items and --new-model; --items is missing"),
+    ],
+)
+def test_refused_before_any_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, more: tuple[str, ...], message: str
+) -> None:
+    assert message in complaint(capsys, 1, *files(tmp_path), *more, progress=True)
+    assert not (tmp_path / "plan" / "plan.json").exists()
+
+
+def embed(texts: list[str]) -> np.ndarray:
+    """Counts of words: what a new model sees."""
+    EMBEDDED.extend(texts)
+    return np.array([[1e-3 + text.split().count(word) for word in WORDS] for text in texts], dtype=np.float32)
+
+
+def embed_old(texts: list[str]) -> np.ndarray:
+    """The same through a narrow door."""
+    mixing = np.random.default_rng(0).normal(size=(len(WORDS), 6))
+    return (np.array([[1e-3 + text.split().count(word) for word in WORDS] for text in texts]) @ mixing).astype(np.float32)
+
+
+def write_texts(path: Path, rows: range) -> None:
+    random = np.random.default_rng(len(rows))
+    lines = []
+    for row in rows:
+        topic = WORDS[2 * LABELS[row] : 2 * LABELS[row] + 2]
+        text = " ".join([*random.choice(topic, 4), *random.choice(WORDS, 3), f"number{row}"])
+        lines.append(json.dumps({"_id": IDS[row], "text": text, "label": int(LABELS[row])}))
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_from_texts_and_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    items, queries = tmp_path / "items.jsonl", tmp_path / "queries.jsonl"
+    write_texts(items, range(ITEMS))
+    write_texts(queries, range(ITEMS, ITEMS + QUERIES))
+    models = ("--new-model", "test_plan_command:embed", "--old-model", "test_plan_command:embed_old")
+    arguments = ("plan", "--items", items, "--queries", queries, *models, "--pairs", 60, "--out", tmp_path / "plan")
+    code, out, _ = call(capsys, *arguments, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["primary"], found["pairs"], found["items"]) == ("top1", 60, ITEMS)
+    assert len(EMBEDDED) - EMBEDDED.count(EMBEDDED[0]) <= 60 + QUERIES
+    page = (tmp_path / "plan" / "plan.html").read_text()
+    assert found["recommended"] in page
+    if found["examples"]:
+        assert "number" in page  # its texts are shown
+    EMBEDDED.clear()
+    again = json.loads(call(capsys, *arguments, "--json")[1])
+    assert len(set(EMBEDDED)) <= 1  # nothing is embedded twice, but for a probe
+    assert again["rungs"][0]["figures"] == found["rungs"][0]["figures"]
