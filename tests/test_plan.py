@@ -227,8 +227,6 @@ def test_intervals_may_draw_classes() -> None:
         assert (ours.low, ours.high) != (theirs.low, theirs.high)
     with pytest.raises(CompatlearnError, match="no labels, so cluster='class' has no classes"):
         cl.plan(**sides(labels=False), backfill=features(NEW, GALLERY, False), cluster="class")
-    with pytest.raises(CompatlearnError, match="cluster"):
-        cl.plan(**sides(), cluster="group")
 
 
 def test_heads_need_labels_and_are_references() -> None:

@@ -63,6 +63,9 @@ def test_the_page_has_the_recommendation_and_every_rung_with_its_figures(plan, w
     assert BACK in html
     for rung in plan["rungs"]:
         row = next(part for part in html.split("<tr") if f'class="label">{rung["name"]}<' in part)
+        if rung["reason"]:
+            assert rung["name"] in ("old+head", "backfill+head")  # without labels
+            continue
         assert f"{100 * rung['figures'][plan['primary']]['value']:.1f}<small>[" in row
         assert f"<td>{rung['cost']['encoder_items']:,}</td>" in row
     for order in plan["partial_curve"]:
@@ -133,7 +136,7 @@ def test_parts_that_are_missing_are_left_out(plan, write):
 
 def test_a_gain_without_bounds_and_a_curve_without_a_bend_are_shown(plan, write):
     rungs = copy.deepcopy(plan["rungs"])
-    rungs[1]["gain"] = {"value": 0.1, "low": "-Infinity", "high": "Infinity"}
+    next(rung for rung in rungs if rung["name"] == "mapped")["gain"] = {"value": 0.1, "low": "-Infinity", "high": "Infinity"}
     html = write(plan | {"rungs": rungs, "learning_curve": plan["learning_curve"] | {"bend": None}})
     assert "[−∞, +∞]" in html or "[-inf, +inf]" in html or "[−inf, +inf]" in html
     assert "more pairs may help" in html

@@ -8,15 +8,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..losses import InfluenceLoss, NeighbourLoss, RankingLoss
+from ..losses.neighbours import SAMPLE
 from ..losses.ranking import INSTANCE
 from ..pseudo.table import build_classifier
 from .kernel_fit import kernel_ridge_map
 from .linear import procrustes
+from .network import BATCH as MINIBATCH
 from .network import Loss, MapNetwork, batch_of, scaled_network, train_map
 from .pairs import Pairs
 from .task import Task
 
 STEPS, BATCH = 800, 128  # of the distilled head: minibatches, and their rows, at most
+COMPARED = 1024  # pairs and items that each is compared with; twice as many ranked no better
 TEACHING = 4000  # pairs that its teacher is fitted to, at most
 UNIT = 1e-3  # how far from 1 a length may be
 UNIT_SCALE = 16.0  # of the cosine in the influence loss, where old features have unit length
@@ -125,7 +128,8 @@ def ranking_head(
     epochs: int = 12,
     hidden: int = 1024,
     temperature: float | None = None,
-    batch: int = 512,
+    batch: int = MINIBATCH,
+    sample: int = SAMPLE,
 ) -> MapNetwork:
     """The compatible head with the ranking loss: a query ranks the old gallery as the new model would rank its own.
 
@@ -136,9 +140,10 @@ def ranking_head(
         hidden: units of a layer beside the linear map; 0 is none.
         temperature: τ in mean squared lengths of an old feature; None is the loss's own default.
         batch: rows of a minibatch, at most.
+        sample: pairs that a minibatch is compared with.
     """
     pairs = task.pairs.take(slice(0, None))
-    loss = RankingLoss(*pairs, instance=instance, temperature=temperature, unit=task.unit)
+    loss = RankingLoss(*pairs, instance=instance, temperature=temperature, sample=sample, unit=task.unit)
     network = scaled_network(task, hidden=hidden).start_from(task.ridge)
     return train_map(network, task, loss, epochs=epochs, batch=batch)
 
@@ -170,7 +175,8 @@ def distilled(task: Task, *, epochs: int = 40, hidden: int = 512) -> MapNetwork:
     rows = torch.arange(len(sides[0]))
     taught = replace(task, pairs=Pairs(sides[0], sides[1], rows, rows), labels=None)
     steps = -(-len(rows) // batch_of(len(rows), BATCH))
-    return ranking_head(taught, instance=0.0, epochs=max(1, min(epochs, STEPS // steps)), hidden=hidden, batch=BATCH)
+    epochs = max(1, min(epochs, STEPS // steps))
+    return ranking_head(taught, instance=0.0, epochs=epochs, hidden=hidden, batch=BATCH, sample=COMPARED)
 
 
 def _regression(task: Task) -> Loss:

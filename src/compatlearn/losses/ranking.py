@@ -7,11 +7,10 @@ from torch import Tensor, nn
 from ..arrays import Array, check_vectors
 from ..errors import ConfigError, IncompatibleError
 from .batch import check_dimension, old_dimensions
-from .neighbours import default_temperature, draw, instance_term, nearness
+from .neighbours import SAMPLE, default_temperature, draw, instance_term, nearness
 
 SHARPNESS = 0.1  # temperature of the new model's own ranking, in mean squared distances to the mean new feature
 INSTANCE = 0.3
-SAMPLE = 1024  # pairs that a batch is compared with; twice as many ranked no better
 
 
 def ranking_loss(
