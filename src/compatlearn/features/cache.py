@@ -51,6 +51,7 @@ class VectorCache:
         2
         >>> vectors[known], known
         (array([[0., 1., 0.]], dtype=float32), array([ True, False]))
+        >>> folder.cleanup()
     """
 
     def __init__(self, path: str | os.PathLike[str], space: str = "") -> None:

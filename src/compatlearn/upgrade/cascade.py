@@ -86,6 +86,7 @@ class Cascade:
         [[0], [1]]
         >>> print(cascade.touched)
         4 queries: 10 items embedded (2.50 per query), 50.0 % of 20 candidates were in the cache
+        >>> folder.cleanup()
     """
 
     def __init__(
