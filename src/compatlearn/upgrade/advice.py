@@ -21,7 +21,7 @@ class Measured:
         method: what maps it uses, and with which weights.
         figures: by name, in [0, 1]; empty where it was not measured.
         gain: over the old queries, of the primary figure, paired; None where it was not measured.
-        update_gain: share of a backfill's gain; None where no backfill was measured.
+        update_gain: share of a backfill's gain; None where no backfill was measured, or where it does not surely gain.
         negative_flips: share of the queries whose first hit was right and is wrong now.
         cost: what it costs.
         needs: what it takes to run.

@@ -156,8 +156,9 @@ def measured(
     if old is not None:
         gain = case.mean(mine.scores[primary] - old.scores[primary], seed)
         flips = case.mean(negative_flips(old.right, mine.right), seed)
-        if full is not None and (possible := float((full.scores[primary] - old.scores[primary]).mean())) > 0:
-            share = gain.value / possible
+        possible = None if full is None else case.mean(full.scores[primary] - old.scores[primary], seed)
+        if possible is not None and possible.low > 0:  # a share of a gain that may be none says nothing
+            share = gain.value / possible.value
     return Measured(rung.name, method, figures, gain, share, flips, cost, rung.needs)
 
 
