@@ -52,12 +52,12 @@ def cost_of(
         case: what it was measured on.
         found: (q, k) the items that a cascade embedded for each query, -1 for none; None for another rung.
         given: the whole gallery, and how much of it is embedded already.
-        budget: share of the gallery that `partial` embeds.
+        budget: share that `partial` embeds of the items that are not embedded yet.
         times: microseconds of a map for one query, by name.
     """
     items, paid = given.items, given.paid
     backfill = items - paid
-    embedded = {"backfill": backfill, "backfill+head": backfill, "partial": max(0, round(budget * items) - paid)}
+    embedded = {"backfill": backfill, "backfill+head": backfill, "partial": round(budget * backfill)}
     count = embedded.get(rung.name, 0)
     if found is not None:
         count = len(np.unique(found[found >= 0]))
