@@ -123,7 +123,7 @@ class KernelNetwork(nn.Module):
             "temperature": temperature,
         }
         self.sizes |= {"directions": directions, "neighbours": neighbours, "draw": draw, "unit": unit}
-        self.sizes |= {"whitening": whitening}
+        self.sizes["whitening"] = whitening
         shapes = {"centre": (d_new,), "whitener": (d_new, d_new), "features": (pairs, d_new), "weights": (pairs, d_old)}
         shapes |= {"slope": (d_new, d_old), "mean": (d_old,), "targets": (pairs if drawing is None else drawing, d_old)}
         for name, shape in shapes.items():

@@ -143,8 +143,7 @@ def choose(
     Raises:
         TrainingError: no method of a direction could be fitted.
     """
-    if len(pairs) > TRIED:
-        pairs = pairs.take(np.sort(np.random.default_rng(seed).permutation(len(pairs))[:TRIED]))
+    pairs = pairs.some(TRIED, seed)
     bench = Bench.of(pairs, metric, seed, others)
     free = UNLABELLED if others is None else DISTILLING
     roads = {

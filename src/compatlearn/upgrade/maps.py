@@ -41,6 +41,12 @@ class Pairs:
         """Some of them, by number or mask."""
         return Pairs(self.new[rows], self.old[rows], None if self.labels is None else self.labels[rows])
 
+    def some(self, most: int, seed: int) -> "Pairs":
+        """All of them, or as many drawn at random."""
+        if len(self) <= most:
+            return self
+        return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:most]))
+
     def __add__(self, other: "Pairs") -> "Pairs":
         """Both; labels only where both have them."""
         labelled = self.labels is not None and other.labels is not None

@@ -19,7 +19,7 @@ from .choice import TRIED, Bench, choose
 from .cost import microseconds
 from .curves import Curve, learning_curve, partial_curve
 from .given import Given, check_queries, gather, with_classes
-from .maps import OLD_HEAD, Pairs, crossed, fit_maps
+from .maps import OLD_HEAD, crossed, fit_maps
 from .measure import ORDER, Part, examples_of, maps_for, measured, orders_of, reason_of, score
 from .result import Plan
 from .rungs import RUNGS
@@ -120,7 +120,7 @@ def _plan(given: Given, metric: Metric, budget: float, goal: float, seed: int, t
     methods, trials = choose(fitted, metric, seed, others, tell)
     if bench is None:
         parts, adapters = maps_for(case, fitted, methods, seed, others, tell)
-        known = _some(fitted, seed) if case.fresh is not None else fitted
+        known = fitted.some(TRIED, seed) if case.fresh is not None else fitted
         crossing = crossed(known, methods, metric, seed) if case.fresh is not None else known.new
     else:
         tell("fitting the maps")
@@ -162,13 +162,6 @@ def _plan(given: Given, metric: Metric, budget: float, goal: float, seed: int, t
 def _others(case: Case, seed: int) -> Rows:
     rows = np.random.default_rng(seed).permutation(len(case.items))[:OTHERS]
     return case.items[np.sort(rows)]
-
-
-def _some(pairs: Pairs, seed: int) -> Pairs:
-    """As many as methods are tried on: enough to know where translations err."""
-    if len(pairs) <= TRIED:
-        return pairs
-    return pairs.take(np.sort(np.random.default_rng(seed).permutation(len(pairs))[:TRIED]))
 
 
 def far_queries(queries: Rows | None, pairs: Rows) -> float | None:
