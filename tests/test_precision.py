@@ -1,5 +1,7 @@
 """The switches are set and put back; what a type sums in is found out, not believed."""
 
+from threading import Barrier, Thread
+
 import pytest
 import torch
 
@@ -44,3 +46,32 @@ def test_switches_are_set_and_put_back(precision):
         assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def test_switches_return_when_the_last_thread_leaves():
+    """Two threads that overlap: the second must not take the first's settings for the caller's."""
+    cuda = torch.backends.cuda.matmul
+    assert cuda.allow_bf16_reduced_precision_reduction
+    first_is_in, second_is_in, first_is_out = Barrier(2, timeout=10), Barrier(2, timeout=10), Barrier(2, timeout=10)
+    seen = []
+
+    def first():
+        with full_precision(CPU):
+            first_is_in.wait()
+            second_is_in.wait()
+        first_is_out.wait()
+
+    def second():
+        first_is_in.wait()
+        with full_precision(CPU):
+            second_is_in.wait()
+            first_is_out.wait()
+            seen.append(cuda.allow_bf16_reduced_precision_reduction)
+
+    threads = [Thread(target=first), Thread(target=second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [False]
+    assert cuda.allow_bf16_reduced_precision_reduction

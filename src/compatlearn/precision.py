@@ -1,42 +1,73 @@
 """The precision of matrix products, and the switches that keep it from being lowered."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
+from threading import Lock
 from typing import Any
 
 import torch
+
+
+class _Switches:
+    """Torch's switches belong to the process: the first thread that needs full precision sets them, the last puts them back."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.users = 0
+        self.before: list[Any] = []
+
+    def set(self) -> None:
+        with self.lock:
+            if not self.users:
+                self.before = [read() for read, _, _ in _switches()]
+                for _, write, value in _switches():
+                    write(value)
+            self.users += 1
+
+    def put_back(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                for (_, write, _), value in zip(_switches(), self.before, strict=True):
+                    write(value)
+
+
+def _switches() -> list[tuple[Callable[[], Any], Callable[[Any], None], Any]]:
+    """What reads each switch, what writes it, and its value for full precision."""
+    cuda: Any = torch.backends.cuda.matmul
+    places: list[tuple[Any, str, Any]] = [(cuda, "allow_bf16_reduced_precision_reduction", False)]
+    if hasattr(cuda, "fp32_precision"):  # since torch 2.9
+        places += [(cuda, "fp32_precision", "ieee"), (torch.backends.mkldnn.matmul, "fp32_precision", "ieee")]  # type: ignore[attr-defined]
+    switches: list[Any] = [
+        (partial(getattr, place, name), partial(setattr, place, name), value) for place, name, value in places
+    ]
+    if len(places) == 1:
+        switches.append((torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"))
+    return switches
+
+
+_SWITCHES = _Switches()
 
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """A context without TF32, autocast or sums in bfloat16, whatever the caller has set: products have their type's precision.
 
+    Several threads may be inside at once: the caller's settings return when the last of them leaves.
+
     Args:
         device: whose autocast is switched off.
 
     Yields:
-        Nothing; the caller's settings return afterwards.
+        Nothing.
     """
-    cuda: Any = torch.backends.cuda.matmul
-    switches: list[tuple[Any, str, Any]] = [(cuda, "allow_bf16_reduced_precision_reduction", False)]
-    newer = hasattr(cuda, "fp32_precision")  # since torch 2.9
-    if newer:
-        switches += [(cuda, "fp32_precision", "ieee"), (torch.backends.mkldnn.matmul, "fp32_precision", "ieee")]  # type: ignore[attr-defined]
-    before = [getattr(place, name) for place, name, _ in switches]
-    precision = None if newer else torch.get_float32_matmul_precision()
+    _SWITCHES.set()
     try:
-        for place, name, value in switches:
-            setattr(place, name, value)
-        if precision:
-            torch.set_float32_matmul_precision("highest")
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        for (place, name, _), value in zip(switches, before, strict=True):
-            setattr(place, name, value)
-        if precision:
-            torch.set_float32_matmul_precision(precision)
+        _SWITCHES.put_back()
 
 
 def has_bfloat16(device: torch.device) -> bool:
