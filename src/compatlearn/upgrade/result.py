@@ -19,7 +19,7 @@ class Plan:
 
     Attributes:
         rungs: cheapest first.
-        recommended: name of the rung to take; "old": keep the old model.
+        recommended: name of the rung to take; "old": keep the old model. Whether it gains anything is in `gains`.
         why: in one sentence.
         primary: the figure that gains are of.
         measured: in words, what was asked and searched.
@@ -59,6 +59,12 @@ class Plan:
     def rung(self, name: str) -> Measured:
         """The rung of that name."""
         return next(rung for rung in self.rungs if rung.name == name)
+
+    @property
+    def gains(self) -> bool:
+        """Whether the recommended rung surely beats the old queries; False where these were not measured."""
+        gain = self.rung(self.recommended).gain
+        return gain is not None and gain.low > 0
 
     def __str__(self) -> str:
         return as_text(self.__rich__())
