@@ -13,11 +13,12 @@ import compatlearn as cl
 from compatlearn.errors import CompatlearnError
 from compatlearn.evaluation.figures import Figure
 from compatlearn.features.features import Features
-from compatlearn.upgrade import given, plan
+from compatlearn.upgrade import curves, given, plan
 from compatlearn.upgrade.advice import Measured, recommend
 from compatlearn.upgrade.case import directed
 from compatlearn.upgrade.cost import Cost
 from compatlearn.upgrade.given import gather
+from compatlearn.upgrade.maps import Methods
 from compatlearn.upgrade.plan import far_queries
 from samples import quick_plans
 
@@ -27,6 +28,7 @@ LABELS = np.arange(ITEMS + QUERIES) % 6
 GALLERY, ASKED, PAIRS = np.arange(ITEMS), np.arange(ITEMS, ITEMS + QUERIES), np.arange(0, ITEMS, 3)
 NAMES = ["old", "old+head", "mapped", "fused", "translated", "translated+fused"]
 NAMES += ["cascade", "partial", "backfill", "backfill+head"]
+REST = np.setdiff1d(GALLERY, PAIRS)
 FRESH = {"cascade", "partial", "backfill", "backfill+head"}
 HEADS = {"old+head", "backfill+head"}
 
@@ -160,6 +162,40 @@ def test_the_pairs_are_not_searched() -> None:
     assert found.pair_ids.tolist() == IDS[PAIRS].tolist()
     assert sorted(found.case.item_ids.tolist()) == sorted(IDS[np.setdiff1d(GALLERY, PAIRS)].tolist())
     np.testing.assert_allclose(found.pairs.old, OLD[PAIRS] / np.linalg.norm(OLD[PAIRS], axis=1, keepdims=True), rtol=1e-5)
+
+
+def gathered(**others: Any) -> given.Given:
+    """What `plan` measures with."""
+    whole = dict.fromkeys(("old_gallery", "pairs_new", "pairs_old", "new_queries", "old_queries", "relevance", "backfill"))
+    return gather(**whole | others, metric="cosine", seed=0)
+
+
+def test_of_very_many_items_those_that_were_judged_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = dict(zip(IDS[ASKED], IDS[REST[::4]], strict=True))  # 40 of 160 items
+    judged = {query: {item: 1, IDS[PAIRS[0]]: 0} for query, item in right.items()}  # a pair is not searched, judged or not
+    whole = sides(labels=False, relevance=cl.Relevance.from_dict(judged))
+    for most, searched in ((50, 50), (30, 40)):
+        monkeypatch.setattr(given, "SEARCHED", most)
+        found = gathered(**whole)
+        assert len(found.case.item_ids) == searched
+        assert set(found.case.item_ids) >= set(right.values())
+        assert found.case.truth.relevance.counts(found.case.rows).tolist() == [1] * QUERIES
+        assert f"{searched} of 160 items are searched: the 40 that were judged, and others" in found.notes[0]
+    note = "30 of 160 items, drawn at random, are searched; the figures are those of so small a gallery"
+    assert gathered(**sides()).notes == (note,)
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_curve_on_part_of_the_gallery_finds_what_there_is(monkeypatch: pytest.MonkeyPatch, judged: bool) -> None:
+    monkeypatch.setattr(curves, "ITEMS", 50)
+    sides = {"old_gallery": features(NEW, GALLERY, False), "pairs_new": features(NEW, PAIRS, False)}  # the map is perfect
+    sides |= {"new_queries": features(NEW, ASKED, False), "backfill": features(NEW, GALLERY, False)}
+    found = gathered(**sides)
+    if judged:
+        nearest = found.case.item_ids[found.case.truth.wanted[:, 0]]
+        found = gathered(**sides, relevance=cl.Relevance.from_dict(dict(zip(IDS[ASKED], nearest[:, None], strict=True))))
+    curve = curves.learning_curve(found.case, found.pairs, Methods("procrustes", "procrustes"), 0)
+    assert curve.figures[-1].value == pytest.approx(1.0, abs=0.02)
 
 
 def test_a_query_that_is_an_item_does_not_find_itself() -> None:
@@ -317,7 +353,6 @@ def spoiled(vectors: np.ndarray, rows: np.ndarray, value: float) -> Features:
     return Features(part, LABELS[rows], IDS[rows], ids_from="column 'id'")
 
 
-REST = np.setdiff1d(GALLERY, PAIRS)
 PARTS = {
     "old_gallery": ("the old gallery", OLD, GALLERY),
     "pairs_new": ("the new pairs", NEW, PAIRS),

@@ -12,6 +12,7 @@ from ..features.ids import Items, check_space, require_rows, rows_of
 from ..metric import Metric
 from .case import Case, Rows, directed
 from .maps import Pairs
+from .sample import sample_items
 from .truth import AGREEING, Agreeing, Judged, Truth
 
 FEWEST = 30  # pairs: of fewer nothing is left to fit once some are kept out to choose by
@@ -83,8 +84,7 @@ def gather(
     left[own[chosen][own[chosen] >= 0]] = False
     rest = np.flatnonzero(left)
     if len(rest) > SEARCHED:
-        rest = np.sort(np.random.default_rng(seed).permutation(rest)[:SEARCHED])
-        notes.append(f"{SEARCHED} of {int(left.sum())} items, drawn at random, are searched")
+        rest = _part(rest, _judged_items(gallery, new_queries, relevance), seed, notes)
     new_rows = _new_vectors(rest, known, fresh, gallery, backfill, metric)
     labels = pairs_new.labels if pairs_new.has_labels else None
     pairs = Pairs(
@@ -97,6 +97,29 @@ def gather(
         case = _case(old_gallery, gallery, rest, new_rows, new_queries, old_queries, relevance, metric, notes)
     asked = None if new_queries is None else _rows(Items.of(new_queries, "the new queries"), None, metric)
     return Given(pairs, fresh.ids[chosen], case, asked, len(gallery), int((own >= 0).sum()), tuple(notes))
+
+
+def _judged_items(gallery: Items, new_queries: Features | None, relevance: Relevance | None) -> Int[np.ndarray, " k"]:
+    """Rows of the gallery that were judged for a query."""
+    if relevance is None or new_queries is None:
+        return np.zeros(0, dtype=np.int64)
+    return relevance.at(new_queries.ids, gallery.ids).judged_items(np.arange(len(new_queries)))
+
+
+def _part(rest: Int[np.ndarray, " n"], judged: Int[np.ndarray, " k"], seed: int, notes: list[str]) -> Int[np.ndarray, " m"]:
+    """Of very many items, those that are searched: all that were judged, so that none is missing where it should be found."""
+    judged = np.intersect1d(judged, rest)
+    part = sample_items(judged, np.random.default_rng(seed).permutation(rest), SEARCHED)
+    if len(judged):
+        notes.append(
+            f"{len(part):,} of {len(rest):,} items are searched: the {len(judged):,} that were judged, and others drawn at "
+            "random; with fewer wrong answers about, every rung, the old queries too, scores higher than in the whole gallery"
+        )
+    else:
+        notes.append(
+            f"{len(part):,} of {len(rest):,} items, drawn at random, are searched; the figures are those of so small a gallery"
+        )
+    return part
 
 
 def _not_asked(fresh: Items, new_queries: Features | None, notes: list[str]) -> Int[np.ndarray, " m"]:
