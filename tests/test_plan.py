@@ -263,8 +263,10 @@ def test_intervals_may_draw_classes() -> None:
         ours, theirs = found.rung(name).figures["top1"], usual().rung(name).figures["top1"]
         assert ours.value == theirs.value
         assert (ours.low, ours.high) != (theirs.low, theirs.high)
-    with pytest.raises(CompatlearnError, match="no labels, so cluster='class' has no classes"):
+    with pytest.raises(CompatlearnError, match="no labels of the new queries, so cluster='class' has no classes"):
         cl.plan(**sides(labels=False), backfill=features(NEW, GALLERY, False), cluster="class")
+    with pytest.raises(CompatlearnError, match="pairs ask in their place, for nothing says what answers"):
+        cl.plan(**sides(old_gallery=features(OLD, GALLERY, False)), cluster="class")
 
 
 def test_heads_need_labels_and_are_references() -> None:
