@@ -13,13 +13,14 @@ import compatlearn as cl
 from compatlearn.errors import CompatlearnError
 from compatlearn.evaluation.figures import Figure
 from compatlearn.features.features import Features
-from compatlearn.upgrade import curves, given, plan
+from compatlearn.upgrade import choice, curves, given, plan
 from compatlearn.upgrade.advice import Measured, recommend
 from compatlearn.upgrade.case import directed
 from compatlearn.upgrade.cost import Cost
 from compatlearn.upgrade.given import gather
-from compatlearn.upgrade.maps import Methods
+from compatlearn.upgrade.maps import Methods, Pairs
 from compatlearn.upgrade.plan import far_queries
+from compatlearn.upgrade.rungs import ask_old
 from samples import quick_plans
 
 ITEMS, QUERIES = 240, 40
@@ -428,6 +429,19 @@ def test_what_is_told() -> None:
     cl.plan(**sides(tell=said.append))
     assert any(line.startswith("fitting the maps") for line in said)
     assert all("\n" not in line for line in said)
+
+
+def test_trials_of_both_directions_ask_with_old_queries_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, said = [], []
+    monkeypatch.setattr(choice, "ask_old", lambda *arguments: asked.append(arguments) or ask_old(*arguments))
+    pairs = Pairs(*(directed(side[PAIRS], "cosine") for side in (NEW, OLD)), LABELS[PAIRS])
+    choice.choose(pairs, "cosine", 0, tell=said.append)
+    assert len(asked) == 1
+    before = {line.partition("old queries ")[2]: line.partition(" s, ")[2].partition(" ")[0] for line in said if "old" in line}
+    assert sorted(before.values()) == ["agreement", "top-1"]  # one answer, judged by either truth
+    bench = choice.Bench.of(pairs, "cosine", 0)
+    for judge in (bench, bench.labelled()):
+        assert f"{judge.scores(ask_old, judge.maps(Methods('', ''), ())).mean():.1%})" in before
 
 
 def test_a_rung_by_its_name() -> None:
