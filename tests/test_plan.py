@@ -1,9 +1,11 @@
 """`plan` end to end on small data: what is searched, what is measured, what is recommended, what is refused."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +15,16 @@ import compatlearn as cl
 from compatlearn.errors import CompatlearnError
 from compatlearn.evaluation.figures import Figure
 from compatlearn.features.features import Features
+from compatlearn.indexes.arrays import ArrayIndex
 from compatlearn.upgrade import choice, curves, given, plan
 from compatlearn.upgrade.advice import Measured, recommend
+from compatlearn.upgrade.carry import save_plan
 from compatlearn.upgrade.case import directed
 from compatlearn.upgrade.cost import Cost
 from compatlearn.upgrade.given import gather
-from compatlearn.upgrade.maps import Methods, Pairs
+from compatlearn.upgrade.maps import Methods, Pairs, apply_maps, fit_maps
 from compatlearn.upgrade.plan import far_queries
-from compatlearn.upgrade.rungs import ask_old
+from compatlearn.upgrade.rungs import RUNGS, ask_old
 from samples import quick_plans
 
 ITEMS, QUERIES = 240, 40
@@ -165,10 +169,10 @@ def test_the_pairs_are_not_searched() -> None:
     np.testing.assert_allclose(found.pairs.old, OLD[PAIRS] / np.linalg.norm(OLD[PAIRS], axis=1, keepdims=True), rtol=1e-5)
 
 
-def gathered(**others: Any) -> given.Given:
+def gathered(metric: str = "cosine", **others: Any) -> given.Given:
     """What `plan` measures with."""
     whole = dict.fromkeys(("old_gallery", "pairs_new", "pairs_old", "new_queries", "old_queries", "relevance", "backfill"))
-    return gather(**whole | others, metric="cosine", seed=0)
+    return gather(**whole | others, metric=metric, seed=0)
 
 
 def test_of_very_many_items_those_that_were_judged_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,6 +446,46 @@ def test_trials_of_both_directions_ask_with_old_queries_once(monkeypatch: pytest
     bench = choice.Bench.of(pairs, "cosine", 0)
     for judge in (bench, bench.labelled()):
         assert f"{judge.scores(ask_old, judge.maps(Methods('', ''), ())).mean():.1%})" in before
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "dot"])
+def test_the_next_steps_give_what_the_plan_measured(tmp_path: Path, metric: str) -> None:
+    found = gathered(metric, **sides(), backfill=features(NEW, GALLERY))
+    case, methods = found.case, Methods("ridge", "ridge", fuse=0.7, join=(0.3, 0.4))
+    adapters = fit_maps(found.pairs, methods, metric, 0)
+    maps = apply_maps(case, methods, adapters)
+    made = replace(usual(), metric=metric, methods=methods, adapters=adapters, scale=case.scale)
+    index, place = ArrayIndex(OLD[REST], ids=IDS[REST], metric=metric), dict(zip(IDS, range(len(IDS)), strict=True))
+    given_names = {"new_queries": NEW[ASKED], "old_queries": OLD[ASKED], "old_vectors": OLD[REST], "index": index}
+    names = given_names | {"cl": cl, "np": np, "embed": lambda ids: NEW[[place[one] for one in ids]]}
+
+    def follow(rung: str, folder: Path) -> tuple[list[str], dict[str, Any]]:
+        steps = save_plan(replace(made, recommended=rung), folder, {})["next"]
+        after = dict(names)
+        for step in steps:
+            if not step.startswith("rank by"):
+                exec(step.replace("new.vectors", str(tmp_path / "new.vectors")), after)
+        return steps, after
+
+    def measured(rung: str) -> np.ndarray:
+        ask = next(one.search for one in RUNGS if one.name == rung)
+        return case.item_ids[ask(case, maps, case.rows, case.rows[:0])[:, :10]]
+
+    for rung in ("mapped", "fused"):
+        assert (index.search(follow(rung, tmp_path)[1]["queries"], 10).ids == measured(rung)).all()
+    assert (follow("cascade", tmp_path)[1]["hits"].ids == measured("cascade")).all()
+    steps, after = follow("translated+fused", tmp_path)
+    weight = float(re.search(r"\+ ([\d.e+-]+) ", steps[-1])[1])
+    parts = [slow_scores(after["queries"], after["vectors"], metric), slow_scores(OLD[ASKED], OLD[REST], metric)]
+    assert (IDS[REST][np.argsort(-(parts[0] + weight * parts[1]), axis=1)[:, :10]] == measured("translated+fused")).all()
+
+
+def slow_scores(queries: np.ndarray, items: np.ndarray, metric: str) -> np.ndarray:
+    queries, items = queries.astype(float), items.astype(float)
+    if metric == "euclidean":
+        return -np.square(queries[:, None] - items[None]).sum(axis=2)
+    sizes = [np.linalg.norm(side, axis=1) if metric == "cosine" else np.ones(len(side)) for side in (queries, items)]
+    return queries @ items.T / np.outer(*sizes)
 
 
 def test_a_rung_by_its_name() -> None:

@@ -155,6 +155,7 @@ def _plan(given: Given, metric: Metric, budget: float, goal: float, seed: int, t
         given.notes,
         examples_of(case, scored, name),
         adapters,
+        case.scale,
     )
 
 

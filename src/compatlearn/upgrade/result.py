@@ -36,6 +36,8 @@ class Plan:
         notes: what a reader should know.
         examples: some queries with what they found before and after.
         adapters: the fitted maps, by direction.
+        scale: how much larger squared distances are in the new space; the weight of the old space beside it counts as many
+            times. 1 where only directions count.
     """
 
     rungs: tuple[Measured, ...]
@@ -55,6 +57,7 @@ class Plan:
     notes: tuple[str, ...]
     examples: tuple[dict[str, Any], ...] = ()
     adapters: dict[str, Adapter] = field(default_factory=dict)
+    scale: float = 1.0
 
     def rung(self, name: str) -> Measured:
         """The rung of that name."""
@@ -85,7 +88,7 @@ class Plan:
             "pairs": self.pairs,
             "budget": self.budget,
             "metric": self.metric,
-            "methods": self.methods.to_dict(),
+            "methods": self.methods.to_dict() | {"scale": self.scale},
             "trials": self.trials,
             "far_queries": self.far,
             "learning_curve": self.learning.to_dict(),
