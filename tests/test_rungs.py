@@ -51,7 +51,7 @@ def case_of(metric: str, queries: int = 9, items: int = 130, seed: int = 0, own:
 
 def cost(name: str, case: Case, found: np.ndarray | None = None, paid: int = 50) -> Cost:
     """Of a gallery of 1,000 items, a tenth of which may be embedded."""
-    given = Given(linear_pairs(), np.arange(60), case, None, 1000, paid, ())
+    given = Given(linear_pairs(), case, None, 1000, paid, ())
     return cost_of(BY_NAME[name], case, found, given, 0.1, {"query": 7.0, "gallery": 3.0, OLD_HEAD: 5.0, NEW_HEAD: 9.0})
 
 

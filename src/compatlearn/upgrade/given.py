@@ -27,7 +27,6 @@ class Given:
 
     Attributes:
         pairs: what the maps are fitted to.
-        pair_ids: (m,) their ids.
         case: queries and gallery without the pairs, with a truth; None where nothing says what is right.
         new_queries: (q, d_new) new vectors of the queries; None where there are none.
         items: how many the whole gallery has.
@@ -36,7 +35,6 @@ class Given:
     """
 
     pairs: Pairs
-    pair_ids: np.ndarray
     case: Case | None
     new_queries: np.ndarray | None
     items: int
@@ -100,7 +98,7 @@ def gather(
     if queries is not None:
         case = _case(old_gallery, gallery, rest, new_rows, queries, old_queries, relevance, metric, notes)
     asked = None if queries is None else _rows(queries, None, metric)
-    return Given(pairs, fresh.ids[chosen], case, asked, len(gallery), int((own >= 0).sum()), tuple(notes))
+    return Given(pairs, case, asked, len(gallery), int((own >= 0).sum()), tuple(notes))
 
 
 def _judged_items(gallery: Items, queries: Items | None, relevance: Relevance | None) -> Int[np.ndarray, " k"]:
