@@ -185,7 +185,7 @@ def test_of_very_many_items_those_that_were_judged_are_searched(monkeypatch: pyt
         assert set(found.case.item_ids) >= set(right.values())
         assert found.case.truth.relevance.counts(found.case.rows).tolist() == [1] * QUERIES
         assert f"{searched} of 160 items are searched: the 40 that were judged, and others" in found.notes[0]
-    note = "30 of 160 items, drawn at random, are searched; the figures are those of so small a gallery"
+    note = "30 of 160 items, drawn at random, are searched; the figures are of this part, not of the whole gallery"
     assert gathered(**sides()).notes == (note,)
 
 

@@ -27,7 +27,7 @@ def cross_fitted(
 
     Example:
         >>> import numpy as np
-        >>> values = np.arange(10.0)
+        >>> values = 2.0 ** np.arange(10)
         >>> means = cross_fitted(10, lambda fitted, others: np.full((len(others), 1), values[fitted].mean()), seed=0)
         >>> means.shape, len(np.unique(means))
         ((10, 1), 5)

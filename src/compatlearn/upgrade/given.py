@@ -119,7 +119,8 @@ def _part(rest: Int[np.ndarray, " n"], judged: Int[np.ndarray, " k"], seed: int,
         )
     else:
         notes.append(
-            f"{len(part):,} of {len(rest):,} items, drawn at random, are searched; the figures are those of so small a gallery"
+            f"{len(part):,} of {len(rest):,} items, drawn at random, are searched; the figures are of this part, not of the "
+            "whole gallery"
         )
     return part
 
