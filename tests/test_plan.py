@@ -25,7 +25,7 @@ ITEMS, QUERIES = 240, 40
 IDS = np.array([f"item {number}" for number in range(ITEMS + QUERIES)])
 LABELS = np.arange(ITEMS + QUERIES) % 6
 GALLERY, ASKED, PAIRS = np.arange(ITEMS), np.arange(ITEMS, ITEMS + QUERIES), np.arange(0, ITEMS, 3)
-NAMES = ["old", "old+head", "mapped", "fused", "translated", "translated+fused"]
+NAMES = ["old", "old+head", "mapped", "mapped+csls", "fused", "translated", "translated+fused"]
 NAMES += ["cascade", "partial", "backfill", "backfill+head"]
 FRESH = {"cascade", "partial", "backfill", "backfill+head"}
 HEADS = {"old+head", "backfill+head"}
@@ -382,5 +382,5 @@ def test_what_is_told() -> None:
 
 def test_a_rung_by_its_name() -> None:
     found = usual()
-    assert found.rung("fused") is found.rungs[3]
+    assert found.rung("fused") is found.rungs[4]
     assert replace(found, recommended="mapped").rung("mapped").name == "mapped"

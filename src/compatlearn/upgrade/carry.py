@@ -5,6 +5,7 @@ from typing import Any
 
 from ..adapters.methods import GALLERY, QUERY
 from ..files import write_json
+from .cost import RANKED
 from .maps import NEW_HEAD, OLD_HEAD
 from .result import Plan
 
@@ -47,6 +48,13 @@ def next_steps(rung: str, folder: Path) -> list[str]:
         "old": ["keep asking with the old model; nothing has to be done"],
         "old+head": [f"queries = {old_head}(old_queries)  # search the index with these; no new model is needed"],
         "mapped": [f"queries = {query}(new_queries)  # search the index with these"],
+        "mapped+csls": [
+            f"map_queries = {query}",
+            "known = map_queries(logged_new_queries)  # some hundreds that were asked before; without a log, the pairs",
+            "hubness = cl.hubness(old_vectors, known, metric)  # once; exclude= where the pairs are known; keep it",
+            "queries = map_queries(new_queries)",
+            "hits = cl.reranked(index.search(queries, k=100), hubness)  # of another store: 2 × score − hubness of the item",
+        ],
         "fused": [
             f"mapped = {query}(new_queries)",
             "queries = old_queries + weight * mapped  # both of unit length; the weight is in plan.json",
@@ -75,6 +83,8 @@ def next_steps(rung: str, folder: Path) -> list[str]:
 
 def way_back(rung: str) -> str:
     """How to undo a rung."""
+    if rung == RANKED:
+        return "Send old queries again, and leave the ranking by hubness out: nothing in the index has changed."
     if rung in ("old", "old+head", "mapped", "fused", "cascade"):
         return "Send old queries again: nothing in the index has changed."
     return "Search the old column with old queries again; it stays until you drop it."
