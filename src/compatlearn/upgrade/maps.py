@@ -16,7 +16,7 @@ from .case import Case, Rows, directed
 FOLDS = 5  # of pairs that are translated by a fit which has not seen them
 FUSE = 1.5  # weight of the mapped query beside the old one
 JOIN = (0.2, 0.25)  # weights of h(o(q)) beside n(q), and of the old space beside the new one
-SAMPLED = 2000  # known queries that hubness is measured with, at most
+SAMPLED = 1000  # known queries that hubness is measured with, at most
 ENOUGH = 100  # logged queries, of which an item's ten nearest are near
 HEAD = "neighbour-head"  # the head of old+head and backfill+head, unless the query map is one itself
 OLD_HEAD, NEW_HEAD = "old-head", "new-head"
