@@ -1,6 +1,7 @@
 """Every rung against the obvious way: all scores in a matrix, sorted."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compatlearn.evaluation.relevance import Relevance
+from compatlearn.upgrade.carry import next_steps, way_back
 from compatlearn.upgrade.case import Case, directed, mixed
 from compatlearn.upgrade.choice import Bench, kept_out
 from compatlearn.upgrade.cost import Cost, cost_of
@@ -16,7 +18,7 @@ from compatlearn.upgrade.given import Given
 from compatlearn.upgrade.maps import NEW_HEAD, OLD_HEAD, Maps, Methods, Pairs, Sample, fit, known_queries, sampled
 from compatlearn.upgrade.measure import Part
 from compatlearn.upgrade.order import NONE, ORDERS, order_of
-from compatlearn.upgrade.rungs import CANDIDATES, RUNGS, proposed
+from compatlearn.upgrade.rungs import CANDIDATES, RUNGS, SPACE, proposed
 from compatlearn.upgrade.truth import Agreeing, Judged
 
 METRICS = ["cosine", "euclidean", "dot"]
@@ -328,3 +330,12 @@ def test_a_partial_backfill_ends_where_a_backfill_does() -> None:
     values = [figure.value for figure in curves["random"].figures]
     assert values[-1] == 1.0
     assert values[0] < 0.5
+
+
+@pytest.mark.parametrize("name", [rung.name for rung in RUNGS])
+def test_a_rung_says_what_to_run_next_and_how_to_go_back(name: str) -> None:
+    assert all(line and "\n" not in line for line in next_steps(name, Path("plan")))
+    assert ("old column" in way_back(name)) == (SPACE in BY_NAME[name].needs)
+    if name == "mapped+csls":
+        assert any("cl.hubness(" in line for line in next_steps(name, Path("plan")))
+        assert "by hubness" in way_back(name)
