@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .evaluation.result import Compatibility
     from .features.cache import VectorCache
     from .features.features import Features
+    from .indexes.csls import hubness, reranked
     from .indexes.exact import search
     from .indexes.hits import Hits
     from .indexes.query_map import Cut, QueryMap
@@ -48,6 +49,7 @@ _HOMES = {
     "evaluation.result": ("Compatibility",),
     "features.cache": ("VectorCache",),
     "features.features": ("Features",),
+    "indexes.csls": ("hubness", "reranked"),
     "indexes.exact": ("search",),
     "indexes.hits": ("Hits",),
     "indexes.query_map": ("Cut", "QueryMap"),
@@ -88,6 +90,7 @@ __all__ = [
     "embed_texts",
     "extract_texts",
     "fit_adapter",
+    "hubness",
     "influence_loss",
     "load_adapter",
     "load_text_encoder",
@@ -97,6 +100,7 @@ __all__ = [
     "random_walk_classifier",
     "random_walk_weights",
     "regression_loss",
+    "reranked",
     "save_adapter",
     "search",
     "slerp",
