@@ -102,7 +102,7 @@ def keeping(folder: Path | None, tell: Tell = silent) -> Iterator[Fits]:
         return
     with locked(folder):
         if count := len(_files(folder)):
-            tell(f"{count} fits of a run that was interrupted are in {folder} and are not made again")
+            tell(f"fits of an interrupted run in {folder}, which are not made again: {count}")
         yield Fits(folder, tell)
 
 
