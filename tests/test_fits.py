@@ -145,3 +145,13 @@ def test_only_fits_are_removed(tmp_path: Path) -> None:
     forget(folder)
     assert not folder.exists()
     assert not (tmp_path / LOCK).exists()
+
+
+def test_a_distilled_query_map_takes_over_the_kernel_that_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled = {"whitening": 0.0, "temperature": 0.4}
+    monkeypatch.setattr("compatlearn.adapters.kernel_fit._best_kernel", lambda *_: pytest.fail("the kernel is chosen anew"))
+    monkeypatch.setattr("compatlearn.adapters.heads.STEPS", 1)
+    maps = fit_maps(Pairs(NEW, OLD), Methods("distilled", "kernel-ridge", settled=settled), "cosine", 0, OTHERS)
+    assert [adapter.record_.options for adapter in maps.values()] == [settled, settled]
+    maps = fit_maps(Pairs(NEW, OLD), Methods("ridge", "kernel-ridge", settled=settled), "cosine", 0, OTHERS)
+    assert maps[QUERY].record_.options == {}

@@ -52,7 +52,8 @@ def plan(
 ) -> int:
     """Every way to upgrade, measured on your data, and the cheapest good one: a table, plan.json and plan.html.
 
-    From vectors, or from texts, which it samples and embeds itself; an interrupted run resumes what it has embedded.
+    From vectors, or from texts, which it samples and embeds itself; an interrupted run resumes what it has embedded and
+    fitted.
 
     ```
     compatlearn plan --old-gallery index.parquet --pairs-new pairs.parquet --new-queries new-queries.parquet \\
