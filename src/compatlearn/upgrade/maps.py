@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Int
 
 from ..adapters.adapter import Adapter
+from ..adapters.folds import cross_fitted
 from ..adapters.methods import ADAPTERS, GALLERY, QUERY
 from ..adapters.references import with_head
 from ..metric import Metric
 from .case import Case, Rows, directed
 
-FOLDS = 5  # of pairs that are translated by a fit which has not seen them
 FUSE = 1.5  # weight of the mapped query beside the old one
 JOIN = (0.2, 0.25)  # weights of h(o(q)) beside n(q), and of the old space beside the new one
 HEAD = "neighbour-head"  # the head of old+head and backfill+head, unless the query map is one itself
@@ -189,9 +189,8 @@ def apply_maps(case: Case, methods: Methods, adapters: Mapping[str, Adapter]) ->
 
 def crossed(pairs: Pairs, methods: Methods, metric: Metric, seed: int) -> Rows:
     """(m, d_new) the pairs' old vectors, each translated by a fit that has not seen it."""
-    folds = np.random.default_rng(seed).permutation(len(pairs)) % FOLDS
-    translated = np.empty_like(pairs.new)
-    for fold in range(FOLDS):
-        adapter = fit_gallery(pairs.take(folds != fold), methods, metric, seed)
-        translated[folds == fold] = directed(adapter.transform(pairs.old[folds == fold]), metric)
-    return translated
+
+    def translate(fitted: Int[np.ndarray, " i"], others: Int[np.ndarray, " o"]) -> Rows:
+        return directed(fit_gallery(pairs.take(fitted), methods, metric, seed).transform(pairs.old[others]), metric)
+
+    return cross_fitted(len(pairs), translate, seed)
