@@ -31,7 +31,7 @@ ITEMS, QUERIES = 240, 40
 IDS = np.array([f"item {number}" for number in range(ITEMS + QUERIES)])
 LABELS = np.arange(ITEMS + QUERIES) % 6
 GALLERY, ASKED, PAIRS = np.arange(ITEMS), np.arange(ITEMS, ITEMS + QUERIES), np.arange(0, ITEMS, 3)
-NAMES = ["old", "old+head", "mapped", "fused", "translated", "translated+fused"]
+NAMES = ["old", "old+head", "mapped", "mapped+csls", "fused", "translated", "translated+fused"]
 NAMES += ["cascade", "partial", "backfill", "backfill+head"]
 REST = np.setdiff1d(GALLERY, PAIRS)
 FRESH = {"cascade", "partial", "backfill", "backfill+head"}
@@ -452,10 +452,11 @@ def test_the_next_steps_give_what_the_plan_measured(tmp_path: Path, metric: str)
     found = gathered(metric, **sides(), backfill=features(NEW, GALLERY))
     case, methods = found.case, Methods("ridge", "ridge", fuse=0.7, join=(0.3, 0.4))
     adapters = fit_maps(found.pairs, methods, metric, 0)
-    maps = apply_maps(case, methods, adapters)
+    maps = apply_maps(case, methods, adapters, found.pairs)
     made = replace(usual(), metric=metric, methods=methods, adapters=adapters, scale=case.scale)
     index, place = ArrayIndex(OLD[REST], ids=IDS[REST], metric=metric), dict(zip(IDS, range(len(IDS)), strict=True))
-    given_names = {"new_queries": NEW[ASKED], "old_queries": OLD[ASKED], "old_vectors": OLD[REST], "index": index}
+    given_names: dict[str, Any] = {"logged_new_queries": directed(found.pairs.new, metric)}
+    given_names |= {"new_queries": NEW[ASKED], "old_queries": OLD[ASKED], "old_vectors": OLD[REST], "index": index}
     names = given_names | {"cl": cl, "np": np, "embed": lambda ids: NEW[[place[one] for one in ids]]}
 
     def follow(rung: str, folder: Path) -> tuple[list[str], dict[str, Any]]:
@@ -472,6 +473,7 @@ def test_the_next_steps_give_what_the_plan_measured(tmp_path: Path, metric: str)
 
     for rung in ("mapped", "fused"):
         assert (index.search(follow(rung, tmp_path)[1]["queries"], 10).ids == measured(rung)).all()
+    assert (follow("mapped+csls", tmp_path)[1]["hits"].ids[:, :10] == measured("mapped+csls")).all()
     assert (follow("cascade", tmp_path)[1]["hits"].ids == measured("cascade")).all()
     steps, after = follow("translated+fused", tmp_path)
     weight = float(re.search(r"\+ ([\d.e+-]+) ", steps[-1])[1])
@@ -489,5 +491,5 @@ def slow_scores(queries: np.ndarray, items: np.ndarray, metric: str) -> np.ndarr
 
 def test_a_rung_by_its_name() -> None:
     found = usual()
-    assert found.rung("fused") is found.rungs[3]
+    assert found.rung("fused") is found.rungs[4]
     assert replace(found, recommended="mapped").rung("mapped").name == "mapped"

@@ -18,6 +18,7 @@ WORDS = {
     "old": "old queries in the old gallery: what you have today",
     "old+head": "old queries through a head that knows the labels: no new model",
     "mapped": "new queries mapped into the old space",
+    "mapped+csls": "mapped, where items that are near to all kinds of queries go back",
     "fused": "the mapped query mixed with the old query",
     "translated": "stored vectors mapped into the new space, searched by new queries",
     "translated+fused": "translated, with the old query and the stored vector beside it",

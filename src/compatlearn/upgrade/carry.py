@@ -6,6 +6,7 @@ from typing import Any
 from ..adapters.methods import GALLERY, QUERY
 from ..files import write_json
 from ..metric import Metric
+from .cost import RANKED
 from .maps import NEW_HEAD, OLD_HEAD
 from .measure import REFITTED
 from .result import Plan
@@ -60,6 +61,13 @@ def next_steps(plan: Plan, folder: Path) -> list[str]:
         "old": ["keep asking with the old model; nothing has to be done"],
         "old+head": [f"queries = {old_head}({old_queries})  # search the index with these; no new model is needed"],
         "mapped": [f"queries = {query}({new_queries})  # search the index with these"],
+        "mapped+csls": [
+            f"map_queries = {query}",
+            "known = map_queries(logged_new_queries)  # some hundreds that were asked before; without a log, the pairs",
+            f'hubness = cl.hubness(old_vectors, known, "{metric}")  # once; exclude= where the pairs are known; keep it',
+            f"queries = map_queries({new_queries})",
+            f"hits = cl.reranked(index.search(queries, k={CANDIDATES}), hubness)  # elsewhere: 2 × score − hubness",
+        ],
         "fused": [
             f"mapped = {query}({new_queries})",
             f"queries = {_mixed('old_queries', 'mapped', methods.fuse, metric)}  # search the index with these",
@@ -110,6 +118,8 @@ def _both(metric: Metric, weight: float) -> str:
 
 def way_back(rung: str) -> str:
     """How to undo a rung."""
+    if rung == RANKED:
+        return "Send old queries again, and leave the ranking by hubness out: nothing in the index has changed."
     if rung in ("old", "old+head", "mapped", "fused", "cascade"):
         return "Send old queries again: nothing in the index has changed."
     return "Search the old column with old queries again; it stays until you drop it."

@@ -16,7 +16,7 @@ from ..evaluation.figures import mean_of
 from ..evaluation.relevance import Relevance
 from ..metric import Metric
 from .case import Case, Rows, directed
-from .maps import FUSE, JOIN, Maps, Methods, Pairs, crossed, fit, fit_gallery
+from .maps import FUSE, JOIN, Maps, Methods, Pairs, crossed, fit, fit_gallery, sampled
 from .order import NONE
 from .rungs import Found, Search, ask_fused, ask_joined, ask_mapped, ask_old, ask_translated
 from .truth import AGREEING, Agreeing, Judged
@@ -87,7 +87,10 @@ class Bench:
         maps = Maps(methods, case.new, case.items, case.old)
         if QUERY in directions:
             adapter = fit(fitted, methods.query, QUERY, case.metric, self.seed, self.others)
-            maps = replace(maps, mapped=directed(adapter.transform(case.new), case.metric))
+            own = np.full(len(case.items), -1)
+            own[self.inside] = np.arange(len(self.inside))
+            sample = sampled(fitted.new, own, adapter, case.metric)
+            maps = replace(maps, mapped=directed(adapter.transform(case.new), case.metric), sample=sample)
         if GALLERY in directions:
             adapter = fit_gallery(fitted, methods, case.metric, self.seed)
             if isinstance(adapter.network_, KernelNetwork):
