@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import compatlearn as cl
+from compatlearn import locks
 from samples import call, complaint, quick_plans
 
 ITEMS, QUERIES, CLASSES = 150, 40, 5
@@ -62,6 +63,23 @@ def test_a_useless_model_is_not_recommended(capsys: pytest.CaptureFixture[str], 
     assert code == 3
     assert "recommended: old" in out
     assert json.loads((tmp_path / "plan" / "plan.json").read_text())["recommended"] == "old"
+
+
+def test_one_process_measures_into_a_folder(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    arguments = files(tmp_path)
+    fits = tmp_path / "plan" / "fits"
+    with locks.locked(fits):
+        said = complaint(capsys, 1, *arguments, progress=True)
+        assert said.startswith(f"{fits} is being written by process ")
+        (fits / f"{'0' * 64}.safetensors").touch()
+    assert not (tmp_path / "plan" / "plan.json").exists()
+    code, _, err = call(capsys, *arguments)  # the folder of an interrupted plan is a plan's
+    assert code == 0
+    assert f"fits of an interrupted run in {fits}, which are not made again: 1" in err
+    assert not fits.exists()
 
 
 def test_without_old_queries_no_gain_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def plan(
 ) -> int:
     """Every way to upgrade, measured on your data, and the cheapest good one: a table, plan.json and plan.html.
 
-    From vectors, or from texts, which it samples and embeds itself; an interrupted run resumes what it has embedded.
+    From vectors, or from texts, which it samples and embeds itself; an interrupted run resumes what it has embedded and
+    fitted.
 
     ```
     compatlearn plan --old-gallery index.parquet --pairs-new pairs.parquet --new-queries new-queries.parquet \\
@@ -106,12 +107,14 @@ def plan(
     from .. import __version__
     from ..report.plan_page import write_plan_page
     from ..upgrade.carry import REPORT, save_plan
+    from ..upgrade.fits import FOLDER, forget
     from ..upgrade.plan import plan as measure
 
     settings: dict[str, Any] = {"metric": metric, "cluster": cluster, "budget": budget, "goal": goal, "seed": seed}
-    found = measure(**vectors, relevance=relevance, **settings, tell=tell)
+    found = measure(**vectors, relevance=relevance, **settings, keep=out / FOLDER, tell=tell)
     content = save_plan(found, out, {"version": __version__, "command": sys.argv[1:], "seed": seed})
     write_plan_page(out / REPORT, content, texts=texts)
+    forget(out / FOLDER)
     show(content if json else found)
     for line in content["next"]:
         tell(f"next: {line}")

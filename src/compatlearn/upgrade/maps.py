@@ -10,9 +10,9 @@ from jaxtyping import Int
 from ..adapters.adapter import Adapter
 from ..adapters.folds import cross_fitted
 from ..adapters.methods import ADAPTERS, GALLERY, QUERY
-from ..adapters.references import with_head
 from ..metric import Metric
 from .case import Case, Rows, directed
+from .fits import Fits
 
 FUSE = 1.5  # weight of the mapped query beside the old one
 JOIN = (0.2, 0.25)  # weights of h(o(q)) beside n(q), and of the old space beside the new one
@@ -20,6 +20,7 @@ SAMPLED = 1000  # known queries that hubness is measured with, at most
 ENOUGH = 100  # logged queries, of which an item's ten nearest are near
 HEAD = "neighbour-head"  # the head of old+head and backfill+head, unless the query map is one itself
 OLD_HEAD, NEW_HEAD = "old-head", "new-head"
+DISTILLED = "distilled"  # by a kernel-ridge map of the gallery
 
 
 @dataclass(frozen=True)
@@ -30,18 +31,21 @@ class Pairs:
         new: (m, d_new) float32.
         old: (m, d_old) float32.
         labels: (m,) int64 classes, or None.
+        fits: where what is fitted to them is kept.
     """
 
     new: Rows
     old: Rows
     labels: Int[np.ndarray, " m"] | None = None
+    fits: Fits = field(default_factory=Fits)
 
     def __len__(self) -> int:
         return len(self.new)
 
     def take(self, rows: Any) -> "Pairs":
         """Some of them, by number or mask."""
-        return Pairs(self.new[rows], self.old[rows], None if self.labels is None else self.labels[rows])
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, new=self.new[rows], old=self.old[rows], labels=labels)
 
     def some(self, most: int, seed: int) -> "Pairs":
         """All of them, or as many drawn at random."""
@@ -53,7 +57,8 @@ class Pairs:
         """Both; labels only where both have them."""
         labelled = self.labels is not None and other.labels is not None
         labels = np.concatenate([self.labels, other.labels]) if labelled else None
-        return Pairs(np.concatenate([self.new, other.new]), np.concatenate([self.old, other.old]), labels)
+        new, old = np.concatenate([self.new, other.new]), np.concatenate([self.old, other.old])
+        return replace(self, new=new, old=old, labels=labels)
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Methods:
         gallery: name in `ADAPTERS`, of old to new.
         fuse: weight of the mapped query beside the old one.
         join: weights of the translated old query beside the new one, and of the old space beside the new one.
-        settled: options of the gallery's method that the trials have settled, so that no later fit chooses them again.
+        settled: options of the gallery's kernel that the trials have settled, so that no later fit chooses them again.
     """
 
     query: str
@@ -132,7 +137,7 @@ def fit(
     log: Pairs | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Adapter:
-    """One map, without trials.
+    """One map, without trials; read where `pairs.fits` has it already.
 
     Args:
         pairs: what it is fitted to.
@@ -148,7 +153,8 @@ def fit(
     if log is not None and not ADAPTERS[method].needs_labels:
         given |= {"drawing": len(pairs)} if "drawing" in ADAPTERS[method].options else {}
         pairs = pairs + log
-    return Adapter(method, direction, seed, metric, options=given).fit(pairs.new, pairs.old, pairs.labels, others=others)
+    adapter = Adapter(method, direction, seed, metric, options=given)
+    return pairs.fits.fit(adapter, pairs.new, pairs.old, pairs.labels, others)
 
 
 def fit_gallery(pairs: Pairs, methods: Methods, metric: Metric, seed: int, log: Pairs | None = None) -> Adapter:
@@ -165,7 +171,8 @@ def fit_maps(
     log: Pairs | None = None,
 ) -> dict[str, Adapter]:
     """Both maps, by direction; arguments as for `fit`."""
-    query = fit(pairs, methods.query, QUERY, metric, seed, others, log)
+    settled = methods.settled if methods.query == DISTILLED else {}  # its teacher is a map of the gallery
+    query = fit(pairs, methods.query, QUERY, metric, seed, others, log, settled)
     return {QUERY: query, GALLERY: fit_gallery(pairs, methods, metric, seed, log)}
 
 
@@ -180,7 +187,7 @@ def fit_heads(pairs: Pairs, methods: Methods, seed: int) -> dict[str, Adapter]:
         return {}
     method = head_method(methods)
     sides = {OLD_HEAD: pairs.old, NEW_HEAD: pairs.new}
-    return {name: with_head(method, side, pairs.labels, seed=seed) for name, side in sides.items()}
+    return {name: fit(replace(pairs, new=side, old=side), method, QUERY, "euclidean", seed) for name, side in sides.items()}
 
 
 def apply_maps(
