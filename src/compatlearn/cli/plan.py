@@ -1,6 +1,7 @@
 """`compatlearn plan`."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ from ..errors import ConfigError
 from ..metric import Cluster, Metric
 from .columns import Columns
 from .judgements import relevance_of
+from .live import approximation, is_live, open_index, redacted, stored_in
 from .out import check_out_folder
 from .output import show, tell
 from .plan_source import Request, open_source
@@ -24,7 +26,7 @@ GOAL, PAIRS = 0.9, 2000
 def plan(
     *,
     out: Path,
-    old_gallery: Annotated[Path | None, Parameter(name=["--old-gallery", "--index"])] = None,
+    old_gallery: Annotated[str | None, Parameter(name=["--old-gallery", "--index"])] = None,
     pairs_new: Path | None = None,
     pairs_old: Path | None = None,
     new_queries: Path | None = None,
@@ -42,7 +44,7 @@ def plan(
     text_column: str | None = None,
     columns: Annotated[Columns, Parameter(name="*")] = Columns(),  # noqa: B008
     text_model: Annotated[TextModel, Parameter(name="*")] = TextModel(),  # noqa: B008
-    metric: Metric = "cosine",
+    metric: Metric | None = None,
     cluster: Cluster = "query",
     budget: float = 0.1,
     goal: float = GOAL,
@@ -52,8 +54,8 @@ def plan(
 ) -> int:
     """Every way to upgrade, measured on your data, and the cheapest good one: a table, plan.json and plan.html.
 
-    From vectors, or from texts or pictures, which it samples and embeds itself; an interrupted run resumes what it has embedded and
-    fitted.
+    From vectors, or from texts or pictures, which it samples and embeds itself; an interrupted run resumes what it has
+    embedded and fitted.
 
     ```
     compatlearn plan --old-gallery index.parquet --pairs-new pairs.parquet --new-queries new-queries.parquet \\
@@ -66,7 +68,8 @@ def plan(
 
     Args:
         out: folder of the plan.
-        old_gallery: the old vectors, with the ids of the items.
+        old_gallery: the old vectors, with the ids of the items: a file or folder, or a live index as for `translate`, which is
+            read and not changed.
         pairs_new: new vectors of some thousand of its items, by id.
         pairs_old: old vectors of the pairs, where the pairs are not in the gallery.
         new_queries: queries by the new model.
@@ -84,7 +87,7 @@ def plan(
         embed_gallery: embed all items by the new model, to measure what needs an encoder; for small trials.
         text_column: column or key with the texts, where it has no usual name.
         text_model: how texts are embedded.
-        metric: what ranks the index.
+        metric: what ranks the index: by default as the live index says, else cosine.
         cluster: what the intervals draw: queries, or whole classes of them, which need labels.
         budget: share of the gallery that may be embedded anew.
         goal: share of the best gain within the budget that is enough.
@@ -92,7 +95,10 @@ def plan(
         json: plan.json on stdout instead of the table.
         require_gain: exit with 3 unless the recommended rung surely beats the old queries.
     """
-    paths = {"old_gallery": old_gallery, "pairs_new": pairs_new, "pairs_old": pairs_old, "new_queries": new_queries}
+    index = open_index(old_gallery, metric) if is_live(old_gallery) else None
+    where = None if old_gallery is None or index is not None else Path(old_gallery)
+    metric = metric or (index.metric if index is not None else "cosine")
+    paths = {"old_gallery": where, "pairs_new": pairs_new, "pairs_old": pairs_old, "new_queries": new_queries}
     paths |= {"old_queries": old_queries, "backfill": backfill}
     inputs = {f"--{name.replace('_', '-')}": path for name, path in paths.items()}
     check_out_folder(out, inputs | {"--qrels": qrels, "--clicks": clicks, "--items": items, "--queries": queries}, "plan")
@@ -104,9 +110,10 @@ def plan(
         content, model = _required(items, new_model, paths)
         names = {"text_column": text_column, "columns": columns, "text_model": text_model}
         draw = {"pairs": pairs, "sampling": sampling, "seed": seed, "whole": embed_gallery}
-        known = {"index": old_gallery, "old_queries": old_queries}
+        known = {"index": where if index is None else stored_in(index), "old_queries": old_queries}
         source = open_source(Request(out, content, queries, model, old_model, **known, **draw, **names))  # type: ignore[arg-type]
-    vectors: dict[str, Any] = dict(_loaded(paths, columns) if source is None else source.vectors)
+    live = {} if index is None or source is not None else {"old_gallery": stored_in(index)}
+    vectors: dict[str, Any] = dict(_loaded(paths, live, columns) if source is None else source.vectors)
     from .. import __version__
     from ..report.plan_page import write_plan_page
     from ..upgrade.carry import REPORT, save_plan
@@ -115,7 +122,10 @@ def plan(
 
     settings: dict[str, Any] = {"metric": metric, "cluster": cluster, "budget": budget, "goal": goal, "seed": seed}
     found = measure(**vectors, relevance=relevance, **settings, keep=out / FOLDER, tell=tell)
-    written = save_plan(found, out, {"version": __version__, "command": sys.argv[1:], "seed": seed})
+    if index is not None:
+        found = replace(found, notes=(*found.notes, *approximation(index, found, vectors)))
+    command = [redacted(word) for word in sys.argv[1:]]
+    written = save_plan(found, out, {"version": __version__, "command": command, "seed": seed})
     shown: dict[str, Any] = source.shown(written["examples"]) if source else {}
     write_plan_page(out / REPORT, written, **shown)
     forget(out / FOLDER)
@@ -126,13 +136,13 @@ def plan(
     return 3 if require_gain and not found.gains else 0
 
 
-def _loaded(paths: dict[str, Path | None], columns: Columns) -> "dict[str, Features]":
+def _loaded(paths: dict[str, Path | None], live: "dict[str, Features]", columns: Columns) -> "dict[str, Features]":
     for name, flag in (("old_gallery", "--old-gallery"), ("pairs_new", "--pairs-new")):
-        if paths[name] is None:
+        if paths[name] is None and name not in live:
             raise ConfigError(
                 f"a plan from vectors needs {flag}; or give texts or pictures: --items, --queries, --new-model, and the index"
             )
-    return columns.load({name: path for name, path in paths.items() if path is not None})
+    return live | columns.load({name: path for name, path in paths.items() if path is not None})
 
 
 def _required(items: str | None, new_model: str | None, paths: dict[str, Path | None]) -> tuple[str, str]:

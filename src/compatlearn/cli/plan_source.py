@@ -43,7 +43,7 @@ class Request:
     queries: str | None
     new_model: str
     old_model: str | None
-    index: Path | None
+    index: "Path | Features | None"
     old_queries: Path | None
     pairs: int
     sampling: Literal["proportional", "coverage"]
@@ -113,9 +113,10 @@ def open_source(request: Request) -> Source:
     items = medium.open(request.items, columns, request.text_column)
     queries = None if request.queries is None else medium.open(request.queries, columns, request.text_column)
     asked = {} if queries is None else {"queries": queries}
-    known = {} if request.index is None else {"gallery": request.index}
-    known |= {} if request.old_queries is None else {"queries": request.old_queries}
-    stored = columns.load(known) if known else {}
+    sides = {"gallery": request.index, "queries": request.old_queries}
+    known = {name: side for name, side in sides.items() if isinstance(side, Path)}
+    stored = {name: side for name, side in sides.items() if isinstance(side, Features)}
+    stored |= columns.load(known) if known else {}
     request.out.mkdir(parents=True, exist_ok=True)
     write_json(
         request.out / "request.json",
