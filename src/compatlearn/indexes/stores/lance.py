@@ -1,9 +1,10 @@
 """A column of LanceDB: read from one version, searched by LanceDB, and a second column that is written under a condition.
 
-LanceDB writes a version at every change, and moves the rows that it changes: a thousand small writes are a thousand versions and
-fragments, each write reads the ids and first vectors of the whole table, and rows that were moved are searched without the vector
-index until it is told of them. So write large blocks (10,000 rows or more), and call LanceDB's own `table.optimize()` when done; it
-merges the fragments, takes the moved rows into the index and removes versions older than a week, and is never called here.
+LanceDB makes a version at every write and moves the rows that it changes. So a write costs a pass over the ids and first
+vectors of the whole table, however few rows it brings; thousands of small writes are as many versions and fragments; and
+rows that were moved are searched one by one, without the vector index, until the index takes them in. Write blocks of 10,000
+rows or more, and call LanceDB's own `table.optimize()` afterwards: it joins the fragments and brings the indexes up to date.
+It also removes versions that are older than a week, which others may want, so nothing here calls it.
 """
 
 from collections import Counter
@@ -187,7 +188,7 @@ class LanceSecond(LanceIndex):
     def write(self, block: Block, vectors: Float[np.ndarray, "m d"], stamps: Shaped[np.ndarray, " m"]) -> int:
         """As `Second.write`: a row counts as unchanged while its first vector and the mark of its stamp are as they were.
 
-        Its other columns are not looked at. Where others write at the same time, LanceDB looks at the rows again before it commits.
+        Its other columns are not looked at. Where others commit meanwhile, LanceDB tests the condition on what they wrote.
         """
         marks, done = np.array([mark_of(stamp) for stamp in block.stamps.tolist()], dtype=str), 0
         for said in sorted(set(marks.tolist())):

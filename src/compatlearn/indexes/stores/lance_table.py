@@ -42,8 +42,7 @@ class LanceTable:
             raise DataError(f"there is no folder {folder}, where a LanceDB database should be")
         self.folder, self.name = folder, name
         with self._plainly("cannot be opened"):
-            self._database = lancedb.connect(folder, read_consistency_interval=timedelta(0))
-            self._table = self._database.open_table(name)
+            self._table = lancedb.connect(folder, read_consistency_interval=timedelta(0)).open_table(name)
         names = self.schema.names
         if KEY not in names:
             raise ConfigError(f"{self} has no column {KEY!r} that tells its items apart; it has {', '.join(names)}")
@@ -118,7 +117,7 @@ class LanceTable:
                 time.sleep(0.2)
 
     def batches(self, columns: list[str], where: str, batch: int) -> Iterator[Any]:
-        """Rows of one version of the table, which others may go on changing: `batch` at a time, the last ones fewer.
+        """Rows of the version that is the newest now, while others go on writing: `batch` at a time, the last ones fewer.
 
         Args:
             columns: names.
@@ -132,10 +131,8 @@ class LanceTable:
             DataError: the version was cleaned away meanwhile.
         """
         with self._plainly("cannot be read"):
-            frozen = self._database.open_table(self.name)
-            frozen.checkout(frozen.version)
             kept: list[Any] = []
-            for part in frozen.search().select(columns).where(where).to_batches(batch):
+            for part in self._table.search().select(columns).where(where).to_batches(batch):
                 kept.append(part)
                 while sum(map(len, kept)) >= batch:  # fragments may be small: many parts become one batch
                     table = pa.Table.from_batches(kept)
@@ -146,11 +143,12 @@ class LanceTable:
 
     def named(self, columns: list[str], where: str, ids: Values) -> Any:
         """Rows with these ids, as one table of pyarrow; those that are gone are left out."""
-        wanted = list(np.asarray(ids).tolist())
+        wanted, head = list(np.asarray(ids).tolist()), f"{where} AND {identifier(KEY)} IN "
         tables = []
         for start in range(0, max(1, len(wanted)), IDS):
-            some = f"{where} AND {identifier(KEY)} IN ({', '.join(map(literal, wanted[start : start + IDS])) or 'NULL'})"
-            tables.append(self.read(lambda table, some=some: table.search().where(some).select(columns).to_arrow()))
+            some = head + f"({', '.join(map(literal, wanted[start : start + IDS])) or 'NULL'})"
+            with self._plainly("cannot be read"):
+                tables.append(self._table.search().where(some).select(columns).to_arrow())
         return pa.concat_tables(tables)
 
     def ids(self, rows: Any) -> Shaped[np.ndarray, " m"]:
