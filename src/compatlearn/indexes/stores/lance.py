@@ -229,9 +229,8 @@ class LanceSecond(LanceIndex):
         )
 
         def merge(table: Any) -> int:
-            asked = table.merge_insert(KEY).use_index(
-                False
-            )  # with an index on the ids, LanceDB 0.40 panics on part of the columns
+            # through an index on the ids, LanceDB 0.40 panics at a condition where not all columns are written
+            asked = table.merge_insert(KEY).use_index(False)
             asked = asked.when_matched_update_all(where=f"target.{first} = source.{first} AND {same}")
             return int(asked.execute(source).num_updated_rows)
 
