@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,47 @@ def pgvector(folder: Path, ids: Any, vectors: np.ndarray, metric: str) -> Iterat
         yield Store(f"{uri}#items.embedding", metric, upsert, delete, rows)
 
 
+@contextmanager
+def lancedb(folder: Path, ids: Any, vectors: np.ndarray, metric: str) -> Iterator[Store]:
+    """A table `items (id, embedding, content)` with an IVF-HNSW index, in a database of its own."""
+    import lancedb as client
+    import pyarrow as pa
+    from lancedb.index import HnswSq
+
+    place, text = folder / "lance", np.asarray(ids).dtype.kind == "U"
+    table = client.connect(place, read_consistency_interval=timedelta(0)).create_table(
+        "items",
+        schema=pa.schema(
+            {
+                "id": pa.string() if text else pa.int64(),
+                "embedding": pa.list_(pa.float32(), vectors.shape[1]),
+                "content": pa.string(),
+            }
+        ),
+    )
+
+    def upsert(some: Any, rows: np.ndarray) -> None:
+        items = zip(np.asarray(some).tolist(), rows.tolist(), strict=True)
+        new = pa.Table.from_pylist(
+            [{"id": one, "embedding": row, "content": f"text of {one}"} for one, row in items],
+            schema=pa.schema([table.schema.field(name) for name in ("id", "embedding", "content")]),
+        )
+        table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(new)
+
+    def delete(some: Any) -> None:
+        table.delete(f"id IN ({', '.join(map(repr, np.asarray(some).tolist()))})")
+
+    def rows() -> dict[Any, Any]:
+        return {row["id"]: row for row in table.to_arrow().to_pylist()}
+
+    upsert(ids, vectors)
+    indexed = len(vectors) > 10  # too few rows to train on
+    if indexed:
+        distance = {"euclidean": "l2"}.get(metric, metric)
+        table.create_index("embedding", config=HnswSq(distance_type=distance, num_partitions=1))
+    yield Store(f"lancedb:{place}#items.embedding", metric if indexed else None, upsert, delete, rows)
+
+
 def postgres() -> str:
     """The URI of a PostgreSQL server that one process of tests shares; its data lie in a temporary folder."""
     global _server
@@ -97,4 +139,4 @@ def postgres() -> str:
 
 
 _server: Any = None
-STORES = {"pgvector": pgvector}
+STORES = {"pgvector": pgvector, "lancedb": lancedb}

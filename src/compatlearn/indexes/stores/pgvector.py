@@ -11,12 +11,12 @@ from ...errors import ConfigError, DataError, IncompatibleError
 from ...extras import require
 from ...features.features import Features
 from ...features.values import Values
-from ...metric import Metric, check_metric
+from ...metric import Metric
 from ..address import parts_of
-from ..checks import check_queries
+from ..checks import check_metric_of, check_queries
 from ..hits import Hits
 from ..second import SPACE, Block
-from .postgres import Postgres, check_metric_of, vectors_of
+from .postgres import Postgres, vectors_of
 
 FORM = "postgresql://USER@HOST/DATABASE#table.column"
 LOCK = "3s"  # that a change of the table waits for others, before it lets them pass and tries again
@@ -68,7 +68,8 @@ class PgIndex:
         self.key, self.key_type = self.server.key(table)
         facts = self.server.column(table, column)
         self.kind, self.space = facts.kind, facts.note.get("space", "")
-        self.metric: Metric = check_metric(check_metric_of(facts, f"{table}.{column}", metric))
+        noted = {facts.note["metric"]} if "metric" in facts.note else set()
+        self.metric: Metric = check_metric_of(f"{table}.{column}", set(facts.metrics) or noted, metric)
         self.dimension = facts.dimension or self._first_dimension()
 
     def __len__(self) -> int:

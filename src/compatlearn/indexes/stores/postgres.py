@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from ...errors import ConfigError, DataError, IncompatibleError
+from ...errors import DataError, IncompatibleError
 from ...extras import require
 
 PATIENCE = 60.0  # seconds that a lost connection is tried again
@@ -204,17 +204,6 @@ def vectors_of(raw: list[bytes], kind: str, dimension: int) -> Float[np.ndarray,
 def quoted(table: str) -> str:
     """A table's name for ::regclass, every part of it quoted."""
     return ".".join('"' + part.replace('"', '""') + '"' for part in table.split("."))
-
-
-def check_metric_of(column: Column, name: str, metric: str | None) -> str:
-    """The metric of a column: of its indexes, else as noted, else as given; ConfigError if that says too little or too much."""
-    known = set(column.metrics) or ({column.note["metric"]} if "metric" in column.note else set())
-    if metric is None and len(known) != 1:
-        said = f"has indexes for {' and '.join(sorted(known))}" if known else "has no index that says how it is ranked"
-        raise ConfigError(f"column {name} {said}; name the metric")
-    if metric is not None and known and metric not in known:
-        raise IncompatibleError(f"column {name} is ranked by {' and '.join(sorted(known))}, not by {metric}")
-    return metric or known.pop()
 
 
 def _close(connections: list[Any]) -> None:
