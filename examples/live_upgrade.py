@@ -133,7 +133,7 @@ def main(index: str, items: Path, queries: Path, new_model: str, out: Path, budg
     call("status", *target)
     measure(f"{budget:.0%} embedded", "partial")
     call(
-        "search", "--plan", plan, *target, "--rung", "translated", "--query", asked.texts[0], "--new-model", new_model, "-k", 3
+        "search", "--plan", plan, *target, "--rung", "translated", "--query", asked.texts[0], "--new-model", new_model, "--k", 3
     )
     call(*backfill, "--budget", 1)
     measure("after: full backfill", "backfill")

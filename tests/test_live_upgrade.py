@@ -12,8 +12,8 @@ from samples import quick_plans
 from stores import postgres
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-WORDS = {"travel": ["ship", "harbour", "pilot", "runway"], "music": ["violin", "concert", "opera", "choir"]}
-WORDS |= {"logic": ["proof", "lemma", "theorem", "axiom"], "food": ["bread", "oven", "butter", "soup"]}
+TOPICS = ("travel", "music", "logic", "food")
+WORDS = {topic: [f"{topic}{number}" for number in range(60)] for topic in TOPICS}  # rarely the same in two texts
 
 
 def new_model(texts: list[str]) -> np.ndarray:

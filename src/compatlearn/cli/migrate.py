@@ -20,7 +20,7 @@ def translate(
     plan: Path,
     live: Annotated[Live, Parameter(name="*")],
     new_space: str = "",
-    batch_size: int = 1_000,
+    batch_size: int | None = None,
     rate: float | None = None,
     json: bool = False,
 ) -> int:
@@ -34,7 +34,7 @@ def translate(
         plan: folder that `plan` wrote.
         live: the index.
         new_space: the new model, where the plan's map does not say it.
-        batch_size: rows that are read and written together.
+        batch_size: rows that are read and written together; by default as the store likes it.
         rate: most rows per second, to be gentle to a store in production.
         json: figures as JSON on stdout.
     """

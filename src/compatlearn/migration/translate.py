@@ -51,7 +51,7 @@ def translate(
     name: str,
     *,
     space: str = "",
-    batch: int = 1_000,
+    batch: int | None = None,
     rate: float | int | None = None,
     tell: Tell = silent,
 ) -> Translated:
@@ -66,7 +66,7 @@ def translate(
         adapter: a map with direction "gallery", old to new.
         name: of the second vector; it is made if it is not there.
         space: the new model, where the adapter does not say it.
-        batch: rows that are read and written together.
+        batch: rows that are read and written together; None: as the store likes it.
         rate: most rows per second, to be gentle to a store in production.
         tell: takes lines of progress.
 
@@ -82,7 +82,7 @@ def translate(
     pace, written, kept, left = Pace(len(index), "translated", rate, tell), 0, 0, 0
     for _ in range(PASSES):
         kept = left = done = 0
-        for block in second.blocks(batch):
+        for block in second.blocks() if batch is None else second.blocks(batch):
             todo = ~settled(block, said)
             kept += int((~todo).sum())
             if todo.any():
@@ -92,6 +92,7 @@ def translate(
                 left += len(some) - count
                 pace.went(count)
         written += done
+        left = max(left, second.counts().get("", 0))  # what was inserted while the pass went on is left too
         if not left:
             break
     checked = check(second, adapter, said)
