@@ -13,7 +13,6 @@ from ..errors import DataError, IncompatibleError
 from ..features.checks import rows_at_fault
 from ..features.classes import same_classes
 from ..features.ids import FeaturesLike, Items, check_space, rows_of
-from ..indexes.arrays import ArrayIndex
 from ..indexes.exact import search
 from ..indexes.hits import Hits
 from ..indexes.query_map import Cut, QueryMap
@@ -238,9 +237,8 @@ def _find(
     metric: Metric,
     searcher: Callable[..., Hits],
 ) -> Int[np.ndarray, "q k"]:
-    """(q, k) nearest rows; rows for ids: so they are judged, and it is quick."""
-    index = ArrayIndex(gallery.vectors, metric=metric, searcher=searcher)
-    return as_numpy(index.search(query.vectors, k, exclude=own).ids)
+    """(q, k) nearest rows; a new query that is longer than the old gallery asks with its first dimensions."""
+    return as_numpy(searcher(query.vectors, gallery.vectors, k, metric, exclude=own).indices)
 
 
 def _result(

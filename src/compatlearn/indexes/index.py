@@ -39,6 +39,9 @@ class Index(Protocol):
 
         Returns:
             `ids` and `scores`, each (q, k), nearest first.
+
+        Raises:
+            IncompatibleError: queries of another dimension than the index; a `QueryMap` gives them the right one.
         """
 
 
