@@ -12,7 +12,7 @@ def folder_beside(path: Path, name: str) -> Path:
     Raises:
         ConfigError: a name that is a path.
     """
-    if not name or Path(name).name != name:
+    if not name or Path(name).name != name or name.startswith("."):
         raise ConfigError(f"a second vector needs a plain name, which is that of a folder beside {path.name}; got {name!r}")
     return path.with_name(f"{path.name}.{name}")
 

@@ -103,7 +103,11 @@ class Slots:
     def put(self, slots: Int[np.ndarray, " m"], vectors: Float[np.ndarray, "m d"], stamps: Shaped[np.ndarray, " m"]) -> None:
         """Write vectors with their stamps; only under the folder's lock."""
         codes, order = self._numbers(stamps), np.argsort(slots)
-        rows: dict[str, Any] = {"slots": slots[order], "vectors": vectors[order].astype(self.vectors.dtype), "codes": codes[order]}
+        rows: dict[str, Any] = {
+            "slots": slots[order],
+            "vectors": vectors[order].astype(self.vectors.dtype),
+            "codes": codes[order],
+        }
         if self.codes[slots].any():
             write_atomically(self.folder / JOURNAL, lambda path: np.savez(path, **rows))
             self.recover()

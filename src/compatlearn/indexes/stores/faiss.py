@@ -179,8 +179,9 @@ class FaissIndex:
         """Say once that vectors are not what was added, and by how much."""
         vectors = self._opened.stored
         if vectors.codecs:
-            length = float(np.linalg.norm(vectors.at(sample(len(vectors.labels))), axis=1).mean())
-            known = f"off by about {vectors.error / length:.2g} of their length" if vectors.error == vectors.error else ""
+            rows = vectors.at(sample(len(vectors.labels))).astype(np.float64)
+            share = vectors.error / np.sqrt(np.square(rows).sum(axis=1).mean() + vectors.error**2)
+            known = f"off by about {share:.2g} of their length" if share == share else ""
             said = known or "by how much they are off cannot be measured without the originals"
             say_once(
                 f"{self.path}: vectors are read back from a lossy code ({', '.join(vectors.codecs)}), {said}; "

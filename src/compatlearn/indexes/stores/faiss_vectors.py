@@ -22,7 +22,7 @@ CODES = {"IndexScalarQuantizer", "IndexPQ", "IndexRaBitQ", "IndexPQFastScan"}
 LISTS = {"IndexIVFFlat", "IndexIVFScalarQuantizer", "IndexIVFPQ", "IndexIVFRaBitQ"}
 GRAPHS = {"IndexHNSWFlat", "IndexHNSWSQ", "IndexHNSWPQ", "IndexNSGFlat", "IndexNSGSQ", "IndexNSGPQ"}
 BITS = {"QT_8bit": 8, "QT_8bit_uniform": 8, "QT_6bit": 6, "QT_4bit": 4, "QT_4bit_uniform": 4}
-ROUNDED = {"QT_fp16": 2.0**-12, "QT_bf16": 2.0**-9}  # half a unit in the last place
+ROUNDED = {"QT_fp16": 2.0**-10, "QT_bf16": 2.0**-7}  # the last place of a number between 1 and 2
 
 SAMPLE = 1_000  # vectors that are looked at, to know what all are like
 Read = Callable[[Int[np.ndarray, " m"]], Float[np.ndarray, "m d"]]
@@ -90,8 +90,7 @@ def _walk(index: Any) -> Stored:
         flat = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
         return Stored(np.arange(index.ntotal), lambda places: flat[places], index)
     if name in CODES:
-        read = _probed(index, np.arange(index.ntotal))
-        return Stored(np.arange(index.ntotal), read, index, codecs=(_codec(index),), error=_error(index))
+        return _coded(index, np.arange(index.ntotal))
     raise DataError(f"vectors of a FAISS {name} cannot be read back; give the old vectors as they were stored")
 
 
@@ -103,10 +102,12 @@ def _lists(index: Any) -> Stored:
     if len(np.unique(labels)) != len(labels):
         raise DataError("some ids occur more than once in the lists of this index; give every vector its own")
     index.set_direct_map_type(faiss.DirectMap.Hashtable)
+    return Stored(labels, _probed(index, labels), index) if type(index).__name__ == "IndexIVFFlat" else _coded(index, labels)
+
+
+def _coded(index: Any, labels: Int[np.ndarray, " n"]) -> Stored:
     read = _probed(index, labels)
-    if type(index).__name__ == "IndexIVFFlat":
-        return Stored(labels, read, index)
-    return Stored(labels, read, index, codecs=(_codec(index),), error=_error(index))
+    return Stored(labels, read, index, codecs=(_codec(index),), error=_error(index, read(np.arange(min(SAMPLE, len(labels))))))
 
 
 def _transformed(index: Any) -> Stored:
@@ -171,11 +172,11 @@ def _quantizer_type(index: Any) -> str:
     return next((name for name in (*BITS, *ROUNDED) if getattr(known, name, None) == index.sq.qtype), "")
 
 
-def _error(index: Any) -> float:
+def _error(index: Any, sample: Float[np.ndarray, "m d"]) -> float:
     """The error of a scalar quantizer follows from its steps; nothing but the vectors themselves tells that of others."""
     kind = _quantizer_type(index) if hasattr(index, "sq") else ""
-    if kind in ROUNDED and index.ntotal:
-        return ROUNDED[kind]  # of a length of 1; exact enough to say
+    if kind in ROUNDED:  # relative to every number, whose mean mantissa is about 1.5
+        return float(np.sqrt(np.square(sample.astype(np.float64)).sum(axis=1).mean() / 12) * ROUNDED[kind] / 1.5)
     if kind in BITS:
         trained = require("faiss").vector_to_array(index.sq.trained)
         widths = trained[len(trained) // 2 :].astype(np.float64)
