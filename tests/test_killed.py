@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors import safe_open
 
@@ -32,9 +33,21 @@ def command(arguments: list[str]) -> None:
 
     torch.set_num_threads(1)
     gc.freeze()  # accelerate collects garbage after each training: not in what was imported
+    if arguments[0] == "plan":
+        _keep_every_fit()
     flush = os.fsync
     os.fsync = lambda descriptor: (time.sleep(0.01), flush(descriptor))[1]
     sys.exit(run(arguments))
+
+
+def _keep_every_fit() -> None:
+    """Plans of quick methods, one of them a network, whose fits are all kept."""
+    from compatlearn.upgrade import choice, curves, fits
+
+    fits.WORTH = 0.0
+    choice.UNLABELLED = choice.DISTILLING = ("ridge", "residual-mlp")
+    choice.TRANSLATING = ("procrustes", "kernel-ridge")
+    curves.PARTS, curves.SHARES = (0.5, 1), (0.0, 1.0)
 
 
 Start = Callable[[list[str]], multiprocessing.process.BaseProcess]
@@ -45,6 +58,7 @@ def start() -> Start:
     """Starts a command in a process of its own: a copy of one that has imported everything and done nothing."""
     context = multiprocessing.get_context("forkserver")
     modules = ["encoders.extract", "data.sources", "comparison.compare", "training.train", "cli.loss", "cli.compare"]
+    modules += ["upgrade.plan", "report.plan_page", "adapters.heads"]
     libraries = ["pytest", "accelerate", "torch._dynamo", "torchvision", "timm", "pandas", "matplotlib.pyplot", "test_killed"]
     context.set_forkserver_preload([*libraries, *(f"compatlearn.{name}" for name in modules)])
 
@@ -191,3 +205,48 @@ def test_training_killed_anywhere_again_and_again(
                 assert found[name] == expected[name], name
             elif name.endswith(".safetensors"):
                 assert tensors(out / name) == tensors(whole / name), name
+
+
+def untimed(content: Any) -> Any:
+    """What a plan found, but for how long it took and where it was written."""
+    if isinstance(content, dict):
+        timed = ("seconds", "query_microseconds", "made", "next")
+        return {key: untimed(value) for key, value in content.items() if key not in timed}
+    return [untimed(one) for one in content] if isinstance(content, list) else content
+
+
+def test_a_plan_killed_anywhere_again_and_again(start: Start, tmp_path: Path) -> None:
+    random_vectors, ids = np.random.default_rng(0), np.arange(160)
+    new = random_vectors.normal(size=(160, 6))
+    sides = {"new": new, "old": new @ random_vectors.normal(size=(6, 4)) + random_vectors.normal(size=(160, 4))}
+    rows = {"index": ("old", slice(0, 120)), "pairs": ("new", slice(0, 50)), "backfill": ("new", slice(0, 120))}
+    rows |= {"queries-new": ("new", slice(120, 160)), "queries-old": ("old", slice(120, 160))}
+    for name, (side, part) in rows.items():
+        Features(sides[side][part].astype(np.float32), ids=ids[part]).save(tmp_path / name)
+
+    def planning(out: Path) -> list[str]:
+        flags = zip(("--index", "--pairs-new", "--backfill", "--new-queries", "--old-queries"), rows, strict=True)
+        return ["plan", *(str(part) for flag, name in flags for part in (flag, tmp_path / name)), "--out", str(out)]
+
+    finish(start(planning(tmp_path / "warm")))
+    started = time.monotonic()
+    finish(start(planning(tmp_path / "whole")))
+    duration = time.monotonic() - started
+    whole = contents(tmp_path / "whole")
+
+    moments, kills, kept = random.Random(2), 0, 0
+    while kills < 6:
+        out = tmp_path / f"anywhere{kills}"
+        while True:
+            process = start(planning(out))
+            process.join(moments.uniform(0, duration))
+            if not kill(process):
+                break
+            kills += 1
+            kept += len(list(out.glob("fits/*.safetensors")))
+        assert set(contents(out)) == set(whole)
+        assert untimed(json.loads((out / "plan.json").read_text())) == untimed(json.loads(whole["plan.json"]))
+        for name in whole:
+            if name.endswith(".safetensors"):
+                assert tensors(out / name) == tensors(tmp_path / "whole" / name)
+    assert kept > 0  # fits were there to resume from

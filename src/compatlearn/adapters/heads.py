@@ -148,7 +148,14 @@ def ranking_head(
     return train_map(network, task, loss, epochs=epochs, batch=batch)
 
 
-def distilled(task: Task, *, epochs: int = 40, hidden: int = 512) -> MapNetwork:
+def distilled(
+    task: Task,
+    *,
+    epochs: int = 40,
+    hidden: int = 512,
+    whitening: float | None = None,
+    temperature: float | None = None,
+) -> MapNetwork:
     """`ranking_head` on the pairs and on items of the gallery with the new vectors that `kernel_ridge_map` gives them.
 
     The kernel map of the gallery cannot be folded into a map of queries, being no linear function of the old vector; what it
@@ -158,6 +165,8 @@ def distilled(task: Task, *, epochs: int = 40, hidden: int = 512) -> MapNetwork:
         task: the pairs; `task.gallery` holds further old vectors.
         epochs: passes over the pairs and the items together, so many that there are some hundreds of steps.
         hidden: units of a layer beside the linear map.
+        whitening: of the teacher's kernel, as for `kernel_ridge_map`; None: chosen on pairs kept out.
+        temperature: likewise.
 
     Source: distillation of rankings: Passalis and Tefas, Learning deep representations with probabilistic knowledge transfer,
     ECCV 2018.
@@ -169,7 +178,7 @@ def distilled(task: Task, *, epochs: int = 40, hidden: int = 512) -> MapNetwork:
         drawn = torch.randperm(len(new), generator=torch.Generator().manual_seed(task.seed))[:TEACHING]
         chosen = drawn.sort().values
         known = Pairs(new, old, chosen, chosen).turned()
-        teacher = kernel_ridge_map(replace(task, pairs=known, unit=unit))
+        teacher = kernel_ridge_map(replace(task, pairs=known, unit=unit), whitening=whitening, temperature=temperature)
         items = task.gallery.float()
         sides = [torch.cat(parts) for parts in zip(sides, (teacher(items), items), strict=True)]
     rows = torch.arange(len(sides[0]))

@@ -74,7 +74,9 @@ ADAPTERS: dict[str, AdapterMethod] = {
     ),
     "instance-head": AdapterMethod("compatible head, instance loss: no classes known", "heads.instance_head", HEAD_OPTIONS),
     "distilled": AdapterMethod(
-        "ranking head, taught by a kernel-ridge map of the gallery", "heads.distilled", ("epochs", "hidden")
+        "ranking head, taught by a kernel-ridge map of the gallery",
+        "heads.distilled",
+        ("epochs", "hidden", "whitening", "temperature"),
     ),
 }
 CANDIDATES = ("procrustes", "ridge", "head", "neighbour-head", "mixed-head", "ranking-head")  # of auto, with labels

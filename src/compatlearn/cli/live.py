@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, DataError
 from ..metric import Metric
 
+ASKED = 200  # queries that an approximate index is judged with
+
 if TYPE_CHECKING:
+    from ..features.features import Features
     from ..indexes.second import Second, Upgradable
 
 
@@ -32,13 +35,12 @@ class Live:
 
     def open(self) -> "Upgradable":
         """The index."""
-        from ..indexes.open import open_index
         from ..indexes.second import Upgradable
 
-        found = open_index(self.index, metric=self.metric, space=self.old_space)
+        found = open_index(self.index, self.metric, self.old_space)
         if not isinstance(found, Upgradable):
             raise ConfigError(f"{redacted(self.index)} cannot hold a second vector")
-        if self.old_space and not isinstance(found, str):
+        if self.old_space:
             found.name_space(self.old_space)
         return found
 
@@ -49,6 +51,39 @@ class Live:
         if second is None:
             raise DataError(f"{index!r} has no second vector {self.to!r}; translate makes one")
         return index, second
+
+
+def is_live(address: str | None) -> bool:
+    """Whether this names an index in a store, and no file or folder of features."""
+    from ..indexes.open import STORES
+
+    scheme, separator, _ = (address or "").partition(":")
+    return bool(separator) and scheme in STORES
+
+
+def open_index(address: str | None, metric: Metric | None, space: str = "") -> Any:
+    """The live index at an address."""
+    from ..indexes.open import open_index as look
+
+    return look(address, metric=metric, space=space)
+
+
+def stored_in(index: Any) -> "Features":
+    """All vectors of a live index, in memory."""
+    from ..upgrade.plan import as_features
+
+    return as_features(index)
+
+
+def approximation(index: Any, plan: Any, vectors: dict[str, Any]) -> list[str]:
+    """What the index as it is finds of the exact ten nearest, for the queries that a plan asks it with; in words."""
+    from ..adapters.methods import QUERY
+    from ..indexes.recall import recall
+
+    asked = {name: vectors[side].vectors[:ASKED] for name, side in (("old queries", "old_queries"),) if side in vectors}
+    if "new_queries" in vectors and QUERY in plan.adapters:
+        asked["mapped queries"] = plan.adapters[QUERY](vectors["new_queries"].vectors[:ASKED])
+    return [f"the index as it is finds {recall(index, some):.1%} of the ten nearest of {name}" for name, some in asked.items()]
 
 
 def redacted(text: str) -> str:

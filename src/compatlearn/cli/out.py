@@ -16,7 +16,7 @@ MARKS = {  # kind of folder → the files of which one is there as soon as the f
     "features": ("manifest.json", "plan.json"),
     "run": ("run.json",),
     "comparison": ("recipe.json",),
-    "plan": ("plan.json", "request.json"),
+    "plan": ("plan.json", "request.json", "fits"),
 }
 HEADER = 100_000_000  # bytes, at most, of a safetensors header: the format's own limit
 

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from ..arrays import as_numpy, check_rows
 from ..errors import DataError, IncompatibleError
 from ..features.checks import rows_at_fault
-from ..features.classes import same_classes
+from ..features.classes import drawn_together, same_classes
 from ..features.ids import FeaturesLike, Items, check_space, rows_of
 from ..indexes.exact import search
 from ..indexes.hits import Hits
@@ -107,7 +107,8 @@ def compatibility(
     (old, gallery), fresh = pairs["old_self"], pairs.get("new_self")
     pairs["cross"] = _cross(pairs["cross"][0], gallery, adapter, pad), gallery
     own = rows_of(old, gallery)
-    classes = _classes(check_cluster(cluster), old, pairs["cross"][0])
+    drawn = check_cluster(cluster) == "class"
+    classes = drawn_together(old.name, old.labels, pairs["cross"][0].labels) if drawn else None
     judged = _judged(old, gallery, relevance, fresh)
     for one in {id(one.vectors): one for pair in pairs.values() for one in pair}.values():
         _check_vectors(one, nonzero=metric == "cosine")
@@ -195,19 +196,6 @@ def _judged(old: Items, gallery: Items, relevance: Relevance | None, fresh: tupl
         f"{bare[0].name} has no labels, and nothing else says what answers a query; give every row a class, "
         f"or give judgements (relevance=Relevance.from_qrels(...)){remedy}"
     )
-
-
-def _classes(cluster: Cluster, old: Items, new: Items) -> Int[np.ndarray, " q"] | None:
-    """What is drawn together; None: each query by itself."""
-    if cluster == "query":
-        return None
-    labels = new.labels if old.labels is None else old.labels
-    if labels is None:
-        raise DataError(f"{old.name} has no labels, so cluster='class' has no classes to draw; give labels, or cluster='query'")
-    if len(np.unique(labels)) < 2:
-        raise DataError(f"all {len(old)} queries of {old.name} are of one class; cluster='class' needs two at least, better 50")
-    classes: np.ndarray = labels
-    return classes
 
 
 def _why(old: Items, gallery: Items, judged: Relevance, relevance: Relevance | None) -> str:

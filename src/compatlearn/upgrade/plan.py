@@ -1,6 +1,7 @@
 """`plan`: every rung of the ladder measured on one's own data, side by side, and one of them recommended."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,7 +19,8 @@ from .case import Case, Rows
 from .choice import TRIED, Bench, choose
 from .cost import microseconds
 from .curves import Curve, learning_curve, partial_curve
-from .given import Given, check_queries, gather, with_classes
+from .fits import keeping
+from .given import Given, gather, with_classes
 from .maps import OLD_HEAD, crossed, fit_maps
 from .measure import ORDER, Part, examples_of, maps_for, measured, orders_of, reason_of, score
 from .result import Plan
@@ -42,6 +44,7 @@ def plan(
     budget: float = 0.1,
     goal: float = GOAL,
     seed: int = 0,
+    keep: str | Path | None = None,
     tell: Tell = silent,
 ) -> Plan:
     """Measure every way to upgrade and recommend the cheapest good one.
@@ -64,10 +67,12 @@ def plan(
         budget: share of the gallery, in [0, 1], that may be embedded anew.
         goal: share of the best gain within the budget that is enough, in (0, 1].
         seed: of every draw.
+        keep: a folder of its own, where fits are kept, so that the same call resumes if this one is interrupted; delete it
+            afterwards. None: nothing is kept.
         tell: takes lines of progress.
 
     Raises:
-        DataError: too few pairs, unusable vectors, or judgements of other items.
+        DataError: too few pairs, unusable vectors, judgements of other items, or another process that uses `keep`.
         IncompatibleError: ids, dimensions or spaces that do not fit.
         ConfigError: a metric or cluster that does not exist, or a budget or goal that is no such share.
 
@@ -89,11 +94,11 @@ def plan(
         for name, one in {"pairs_old": pairs_old, "new": new_queries, "old": old_queries, "backfill": backfill}.items()
     }
     gallery, fresh = as_features(old_gallery), as_features(pairs_new)
-    check_queries(sides["new"], fresh)
     given = gather(gallery, fresh, sides["pairs_old"], sides["new"], sides["old"], relevance, sides["backfill"], metric, seed)
     if check_cluster(cluster) == "class":
         given = with_classes(given, sides["new"])
-    return _plan(given, metric, budget, goal, seed, tell)
+    with keeping(None if keep is None else Path(keep), tell) as fits:
+        return _plan(replace(given, pairs=replace(given.pairs, fits=fits)), metric, budget, goal, seed, tell)
 
 
 def as_features(vectors: Vectors) -> Features:
@@ -156,6 +161,7 @@ def _plan(given: Given, metric: Metric, budget: float, goal: float, seed: int, t
         given.notes,
         examples_of(case, scored, name),
         adapters,
+        case.scale,
     )
 
 

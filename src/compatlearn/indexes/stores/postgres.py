@@ -176,7 +176,7 @@ class Postgres:
         return self._connections[0]
 
     def _prepared(self) -> Any:
-        connection = self.psycopg.connect(self._url, autocommit=True, connect_timeout=10)
+        connection = self.psycopg.connect(self._url, autocommit=True, connect_timeout=10, application_name="compatlearn")
         require("pgvector.psycopg").register_vector(connection)
         for kind in KINDS:  # vectors come as they are sent: one array for all rows is made of them
             found = connection.execute("SELECT to_regtype(%s)::oid::int", [kind]).fetchone()
