@@ -12,6 +12,7 @@ from compatlearn.errors import ConfigError, DataError, FormatError, Incompatible
 from compatlearn.indexes.exact import search
 from compatlearn.indexes.open import open_index
 from compatlearn.indexes.second import mark, stamps_of
+from compatlearn.indexes.stores import faiss_file
 from compatlearn.indexes.stores.faiss_file import write_faiss
 
 faiss = pytest.importorskip("faiss")
@@ -70,6 +71,18 @@ def test_vectors_come_back_with_their_ids(recipe: str, tmp_path: Path, capsys: p
     hits = index.search(queries, k=5, exact=True)
     assert (hits.ids == ids[search(queries, vectors, 5).indices]).all()
     assert "lossy" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", ["Flat", "IDMap,HNSW8", "IVF8,Flat"])
+def test_large_files_are_mapped_not_read(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faiss_file, "MAPPED", 0)
+    ids = OWN if EXACT[recipe] else np.arange(N)
+    index = open_index(write(tmp_path / "i.faiss", recipe, normal(), OWN if EXACT[recipe] else None))
+    assert (index.read(ids).vectors == normal()).all()
+    write(tmp_path / "new", recipe, -normal(), OWN if EXACT[recipe] else None)
+    (tmp_path / "new").replace(tmp_path / "i.faiss")  # as an application must
+    assert (index.read(ids).vectors == -normal()).all()
+    assert (index.search(-normal()[:9], 1, exact=True).ids[:, 0] == ids[:9]).all()
 
 
 LOSSY = {"SQ8": 0.02, "SQfp16": 0.001, "PQ4x4": 0.9, "IVF8,SQ8": 0.02, "IVF8,PQ4x4": 0.9, "HNSW8,SQ8": 0.02, "PCA4,Flat": 0.8}

@@ -66,11 +66,11 @@ def stored(index: Any) -> Stored:
 
 
 def lists_of(index: Any) -> Any:
-    """The inverted file within an index, or None."""
+    """The inverted file that an index, or its id map, consists of; or None."""
     name = type(index).__name__
     if name.startswith("IndexIVF"):
         return index
-    return lists_of(_part(index.index)) if name in MAPS | {"IndexPreTransform"} else None
+    return lists_of(_part(index.index)) if name in MAPS else None
 
 
 def _walk(index: Any) -> Stored:
