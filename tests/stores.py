@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from compatlearn.features.features import Features
 from compatlearn.indexes.open import open_index
 
 
@@ -125,6 +126,67 @@ def lancedb(folder: Path, ids: Any, vectors: np.ndarray, metric: str) -> Iterato
     yield Store(f"lancedb:{place}#items.embedding", metric if indexed else None, upsert, delete, rows)
 
 
+@contextmanager
+def faiss(folder: Path, ids: Any, vectors: np.ndarray, metric: str) -> Iterator[Store]:
+    """A file of an HNSW index with the items' ids; texts are beside it. The application writes the file anew each time."""
+    import faiss
+
+    path, items = folder / "faiss" / "products.faiss", dict[Any, np.ndarray]()
+    path.parent.mkdir()
+    kind = faiss.METRIC_L2 if metric == "euclidean" else faiss.METRIC_INNER_PRODUCT
+
+    def save() -> None:
+        rows, names = np.stack(list(items.values())), np.array(list(items))
+        index = faiss.IndexHNSWFlat(rows.shape[1], 16, kind)
+        if names.dtype.kind == "U":
+            path.with_name("products.faiss.ids").write_text("\n".join(items) + "\n", encoding="utf-8")
+            index.add(rows)
+        else:
+            index = faiss.IndexIDMap(index)
+            index.add_with_ids(rows, names)
+        faiss.write_index(index, str(path.with_name("new")))
+        path.with_name("new").replace(path)
+
+    def upsert(some: Any, rows: np.ndarray) -> None:
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True) if metric == "cosine" else rows
+        items.update(zip(np.asarray(some).tolist(), rows, strict=True))
+        save()
+
+    def delete(some: Any) -> None:
+        for one in np.asarray(some).tolist():
+            del items[one]
+        save()
+
+    upsert(ids, vectors)
+    yield Store(f"faiss:{path}", metric, upsert, delete, lambda: contents(path.parent), keeps_lengths=metric != "cosine")
+
+
+@contextmanager
+def features(folder: Path, ids: Any, vectors: np.ndarray, metric: str) -> Iterator[Store]:
+    """A folder of features; the application writes it anew each time."""
+    path, items = folder / "store" / "products", dict[Any, np.ndarray]()
+
+    def save() -> None:
+        Features(np.stack(list(items.values())), ids=list(items)).save(path)
+
+    def upsert(some: Any, rows: np.ndarray) -> None:
+        items.update(zip(np.asarray(some).tolist(), rows, strict=True))
+        save()
+
+    def delete(some: Any) -> None:
+        for one in np.asarray(some).tolist():
+            del items[one]
+        save()
+
+    upsert(ids, vectors)
+    yield Store(str(path), None, upsert, delete, lambda: contents(path.parent))
+
+
+def contents(folder: Path) -> dict[Any, Any]:
+    """Every file in a folder, hidden ones too, with its bytes."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
 def postgres() -> str:
     """The URI of a PostgreSQL server that one process of tests shares; its data lie in a temporary folder."""
     global _server
@@ -139,4 +201,4 @@ def postgres() -> str:
 
 
 _server: Any = None
-STORES = {"pgvector": pgvector, "lancedb": lancedb}
+STORES = {"pgvector": pgvector, "lancedb": lancedb, "faiss": faiss, "features": features}

@@ -47,7 +47,8 @@ def open_index(address: Any, *, metric: str | None = None, space: str = "") -> A
         return ArrayIndex(address, metric=check_metric(metric or "euclidean"), space=space)
     scheme, separator, _ = str(address).partition(":")
     if not separator or (scheme not in STORES and Path(str(address)).exists()):
-        return ArrayIndex(Features.load(Path(str(address))), metric=check_metric(metric or "euclidean"), space=space)
+        path = Path(str(address))
+        return ArrayIndex(Features.load(path), metric=check_metric(metric or "euclidean"), space=space, path=path)
     if scheme not in STORES:
         raise unknown("kind of index", scheme, STORES)
     found = importlib.import_module(f"{__package__}.stores.{STORES[scheme]}").open_store(str(address), metric)
