@@ -26,6 +26,7 @@ class Store:
         rows: function() → every row as the store itself has it, to compare before and after.
         second: a name for a second vector.
         keeps_lengths: whether vectors come back as they were written, under cosine.
+        ids: the kind of its ids; numbers are written as text where that is all it takes.
     """
 
     address: str
@@ -35,6 +36,7 @@ class Store:
     rows: Callable[[], dict[Any, Any]]
     second: str = "embedding_v2"
     keeps_lengths: bool = True
+    ids: type = np.int64
 
     def open(self, metric: str) -> Any:
         """The index, its metric named where the store does not say it."""
@@ -96,5 +98,37 @@ def postgres() -> str:
     return str(_server.get_uri())
 
 
+@contextmanager
+def qdrant(folder: Path, ids: Any, vectors: np.ndarray, metric: str) -> Iterator[Store]:
+    """A local folder with a collection `items` of unnamed vectors; the application uses the one client that a folder can have."""
+    from qdrant_client import QdrantClient, models
+
+    from compatlearn.indexes.stores.qdrant_server import connect
+
+    place = folder / "qdrant"
+    distance = {"euclidean": models.Distance.EUCLID, "cosine": models.Distance.COSINE, "dot": models.Distance.DOT}[metric]
+    made = QdrantClient(path=str(place))
+    made.create_collection("items", vectors_config=models.VectorParams(size=vectors.shape[1], distance=distance))
+    made.close()
+    server = connect(str(place))
+
+    def upsert(some: Any, rows: np.ndarray) -> None:
+        pairs = zip(np.asarray(some).tolist(), rows.tolist(), strict=True)
+        points = [models.PointStruct(id=one, vector=row, payload={"content": f"text of {one}"}) for one, row in pairs]
+        server.client.upsert("items", points)
+
+    def delete(some: Any) -> None:
+        server.client.delete("items", points_selector=np.asarray(some).tolist())
+
+    def rows() -> dict[Any, Any]:
+        points = server.client.scroll("items", limit=10_000, with_vectors=True)[0]
+        return {point.id: (point.vector, point.payload) for point in points}
+
+    upsert(ids, vectors)
+    yield Store(f"qdrant:{place}#items", metric, upsert, delete, rows, keeps_lengths=metric != "cosine")
+    server.close()
+
+
 _server: Any = None
-STORES = {"pgvector": pgvector}
+STORES = {"pgvector": pgvector, "qdrant": qdrant}
+UUIDS = {"qdrant"}  # stores whose ids are no other texts
