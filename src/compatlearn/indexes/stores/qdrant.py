@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -16,7 +15,7 @@ from ..address import parts_of
 from ..checks import check_queries
 from ..hits import Hits
 from ..second import Block
-from .qdrant_server import Gone, Qdrant, connect
+from .qdrant_server import Gone, Qdrant, connect, ids_of, known_id
 from .qdrant_stamps import Stamps
 
 FORM = "qdrant:URL_or_DIR#collection.vector"
@@ -55,6 +54,9 @@ class QdrantIndex:
         ConfigError: no such metric.
         DataError: no such collection or vector.
         IncompatibleError: the vector is ranked by another metric, or it is several vectors per point.
+
+    Under cosine, Qdrant keeps vectors at unit length. In a local folder, whoever searches by cosine also changes their last
+    bits (qdrant-client 1.20), so that rows may seem to have changed since they were stamped.
     """
 
     def __init__(self, server: Qdrant, collection: str, name: str, metric: str | None = None) -> None:
@@ -108,7 +110,7 @@ class QdrantIndex:
         if left is not None:
             found = [[hit for hit in row if hit[0] != own][:k] for row, own in zip(found, left, strict=True)]
         sign = -1.0 if self.metric == "euclidean" else 1.0  # of Euclid alone, Qdrant's score is a distance
-        ids = [self._ids([hit[0] for hit in row]).tolist() for row in found]
+        ids = [ids_of([hit[0] for hit in row]).tolist() for row in found]
         return Hits.named(ids, [[sign * hit[1] for hit in row] for row in found], k, self.metric)
 
     def scan(self, batch: int = 10_000) -> Iterator[Features]:
@@ -124,7 +126,7 @@ class QdrantIndex:
         """
         wanted = list(np.asarray(ids).tolist())
         found = {point.id: point for point in self._points(wanted)}
-        rows = [found.get(_known(one)) for one in wanted]
+        rows = [found.get(known_id(one)) for one in wanted]
         missing = [one for one, row in zip(wanted, rows, strict=True) if row is None]
         if missing:
             raise IncompatibleError(f"{len(missing)} of {len(wanted)} ids are not in {self._title} (first: {missing[0]!r})")
@@ -139,6 +141,11 @@ class QdrantIndex:
         models = self.server.models
         if not name or any(sign in name for sign in '"[]'):
             raise ConfigError(f"a second vector needs a name without quotes and brackets; got {name!r}")
+        if self.server.local and not self.name:
+            raise IncompatibleError(
+                f"beside a named vector, a local folder takes no unnamed ones from its application any more; "
+                f"give the vector of {self.collection} a name, or let a Qdrant server hold it"
+            )
         if name not in self.server.vectors(self.collection):
             dense = models.DenseVectorConfig(size=dimension, distance=self.params.distance, datatype=self.params.datatype)
             self._notes(name, {"beside": self.name})  # first: a vector without a note is somebody else's
@@ -178,7 +185,7 @@ class QdrantIndex:
 
     def _points(self, ids: list[Any]) -> list[Any]:
         """The points of these ids that are there and have this vector."""
-        known = [one for one in map(_known, ids) if one is not None]
+        known = [one for one in map(known_id, ids) if one is not None]
         step = max(1, NUMBERS // self.dimension)
         wanted = {"with_payload": False, "with_vectors": [self.name]}
         pages = [
@@ -191,18 +198,8 @@ class QdrantIndex:
         return np.array(rows, dtype=np.float32).reshape(len(points), self.dimension)
 
     def _features(self, points: list[Any]) -> Features:
-        ids = self._ids([point.id for point in points])
+        ids = ids_of([point.id for point in points])
         return Features(self._vectors(points), ids=ids, space=self.space, ids_from="the ids of points")
-
-    def _ids(self, ids: list[Any]) -> Shaped[np.ndarray, " m"]:
-        """Ids as one array of one kind: what NumPy would make of both kinds, or of large numbers, are other ids."""
-        texts = sum(isinstance(one, str) for one in ids)
-        if 0 < texts < len(ids):
-            raise DataError(f"collection {self.collection} has numbers and UUIDs as ids; ids must be of one kind")
-        try:
-            return np.array(ids, dtype=str if texts else np.int64)
-        except OverflowError as error:
-            raise DataError(f"collection {self.collection} has ids beyond 2^63 - 1; those cannot be kept apart") from error
 
     def close(self) -> None:
         """Close the client."""
@@ -257,7 +254,7 @@ class QdrantSecond(QdrantIndex):
         for left in reversed(range(TRIES)):
             points = self.first._points(ids)
             pairs = zip(points, self.first._vectors(points), strict=True)
-            same = [point.id for point, old in pairs if np.array_equal(old, rows[point.id][0])]
+            same = [point.id for point, old in pairs if self._unchanged(old, rows[point.id][0])]
             try:
                 self.stamps.put({one: rows[one][1:] for one in same}, claim)
                 break
@@ -267,6 +264,10 @@ class QdrantSecond(QdrantIndex):
         self.stamps.release(ids, claim)
         written = self.stamps.of(same)
         return sum(written.get(one) == rows[one][2] for one in same)
+
+    def _unchanged(self, now: Float[np.ndarray, " d"], then: Float[np.ndarray, " d"]) -> bool:
+        scaled = self.server.local and self.first.metric == "cosine"  # by each search, which changes the last bits
+        return bool(np.allclose(now, then, rtol=0, atol=1e-6) if scaled else np.array_equal(now, then))
 
     def counts(self) -> dict[str, int]:
         """As `Second.counts`."""
@@ -284,14 +285,4 @@ class QdrantSecond(QdrantIndex):
         ids = [point.id for point in points]
         known = self.stamps.of(ids)
         stamps = np.array([known.get(one, "") for one in ids], dtype=str)
-        return Block(self._ids(ids), self.first._vectors(points), stamps, versions=stamps)
-
-
-def _known(one: Any) -> int | str | None:
-    """An id as Qdrant writes it; None if it can have no such id."""
-    if isinstance(one, str):
-        try:
-            return str(UUID(one))
-        except ValueError:
-            return None
-    return one if isinstance(one, int) and 0 <= one < 2**64 else None
+        return Block(ids_of(ids), self.first._vectors(points), stamps, versions=stamps)

@@ -9,7 +9,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 from weakref import WeakValueDictionary
+
+import numpy as np
+from jaxtyping import Shaped
 
 from ...errors import DataError, first_few
 from ...extras import require
@@ -172,6 +176,37 @@ def connect(place: str) -> Qdrant:
                 raise DataError(f"cannot open the Qdrant folder {place}: {_line(error)}") from error
             found = _folders[folder] = Qdrant(client, folder, local=True)
     return found
+
+
+def ids_of(ids: list[Any]) -> Shaped[np.ndarray, " m"]:
+    """Ids of points as one array of one kind: what NumPy would make of both kinds, or of large numbers, are other ids.
+
+    Args:
+        ids: as Qdrant has them.
+
+    Returns:
+        (m,) int64 or text.
+
+    Raises:
+        DataError: numbers and UUIDs together, or numbers beyond int64.
+    """
+    texts = sum(isinstance(one, str) for one in ids)
+    if 0 < texts < len(ids):
+        raise DataError("the collection has numbers and UUIDs as ids; ids must be of one kind")
+    try:
+        return np.array(ids, dtype=str if texts else np.int64)
+    except OverflowError as error:
+        raise DataError("the collection has ids beyond 2^63 - 1, which cannot be kept apart") from error
+
+
+def known_id(one: Any) -> int | str | None:
+    """An id as Qdrant writes it; None if no point can have it."""
+    if isinstance(one, str):
+        try:
+            return str(UUID(one))
+        except ValueError:
+            return None
+    return one if isinstance(one, int) and 0 <= one < 2**64 else None
 
 
 def _said(error: Any) -> str:
