@@ -100,8 +100,7 @@ class ChromaIndex:
     def scan(self, batch: int = 10_000) -> Iterator[Features]:
         """All vectors with their ids: those that are there as it begins, unless they are deleted before their turn."""
         for ids in self._pages(self._ids(), batch):
-            found = self._vectors(ids)
-            if found:
+            if found := self._vectors(ids):
                 yield self._features(found)
 
     def read(self, ids: Values) -> Features:
@@ -186,10 +185,8 @@ class ChromaIndex:
     def _near(self, asked: Float[np.ndarray, "q d"], k: int) -> list[list[tuple[str, float]]]:
         found = self._ask(self.rows.query, query_embeddings=asked, n_results=k, include=["distances"])
         root = self.metric == "euclidean"  # whose distances come squared
-        pairs = zip(found["ids"], found["distances"], strict=True)
-        return [
-            [(one, -(max(far, 0.0) ** 0.5) if root else 1.0 - far) for one, far in zip(*pair, strict=True)] for pair in pairs
-        ]
+        scores = [[-(max(far, 0.0) ** 0.5) if root else 1.0 - far for far in row] for row in found["distances"]]
+        return [list(zip(*pair, strict=True)) for pair in zip(found["ids"], scores, strict=True)]
 
     def _exact(self, asked: Float[np.ndarray, "q d"], k: int) -> list[list[tuple[str, float]]]:
         ids, scores = np.zeros((len(asked), 0), dtype=object), np.zeros((len(asked), 0), dtype=np.float32)
@@ -254,14 +251,12 @@ class ChromaSecond(ChromaIndex):
         return sum(self._write({one: then[one] for one in ids}) for ids in self._pages(list(then)))
 
     def _write(self, then: dict[str, Any]) -> int:
-        same = self._unchanged(then)
-        if not same:
+        if not (same := self._unchanged(then)):
             return 0
         rows, said = [then[one][1] for one in same], [{self.key: then[one][2]} for one in same]
         self._ask(self.rows.upsert, same, embeddings=np.array(rows, dtype=np.float32), metadatas=said)
         lasting = set(self._unchanged({one: then[one] for one in same}))
-        changed = [one for one in same if one not in lasting]
-        if changed:
+        if changed := [one for one in same if one not in lasting]:
             self._ask(self.rows.delete, ids=changed)
         return len(lasting)
 

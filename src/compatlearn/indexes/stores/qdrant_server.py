@@ -161,8 +161,11 @@ def connect(place: str) -> Qdrant:
     library = require("qdrant_client")
     if "://" in place:
         url = urlsplit(place)
-        shown = f"{url.hostname}:{url.port}" if url.port else str(url.hostname)
-        client = library.QdrantClient(url=place, api_key=os.environ.get(KEY), timeout=60, check_compatibility=False)
+        shown = url.netloc.rpartition("@")[2]
+        try:
+            client = library.QdrantClient(url=place, api_key=os.environ.get(KEY), timeout=60, check_compatibility=False)
+        except ValueError as error:
+            raise DataError(f"{shown} is not the address of a Qdrant server: {_line(error)}") from error
         return Qdrant(client, shown, local=False)
     folder = str(Path(place).resolve())
     if not (Path(folder) / "meta.json").is_file():
