@@ -10,6 +10,7 @@ import pytest
 from compatlearn import Adapter
 from compatlearn.adapters import trials
 from compatlearn.adapters.closed import ridge_map
+from compatlearn.adapters.folds import cross_fitted
 from compatlearn.adapters.matched import Matched
 from compatlearn.adapters.methods import ADAPTERS, CANDIDATES, UNLABELLED, AdapterMethod
 from compatlearn.adapters.network import MapNetwork
@@ -331,3 +332,18 @@ def test_refusals() -> None:
     twice = Features(new.vectors, new.labels, np.r_[new.ids[:28], new.ids[:2]])
     with pytest.raises(DataError, match="2 ids of new occur more than once"):
         Adapter().fit_features(twice, old, names=("new", "old"))
+
+
+@pytest.mark.parametrize("count", [5, 12, 101])
+def test_no_row_is_mapped_by_a_fit_that_saw_it(count: int) -> None:
+    seen: list[np.ndarray] = []
+
+    def translate(fitted: np.ndarray, others: np.ndarray) -> np.ndarray:
+        assert sorted([*fitted, *others]) == list(range(count))
+        seen.append(others)
+        return np.stack([others, np.full(len(others), len(fitted))], axis=1).astype(np.float32)
+
+    found = cross_fitted(count, translate, seed=3)
+    assert found[:, 0].tolist() == list(range(count))
+    assert sorted(np.concatenate(seen)) == list(range(count))
+    assert max(map(len, seen)) - min(map(len, seen)) <= 1

@@ -396,7 +396,7 @@ def test_evaluate_over_classes(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 
     message = complaint(capsys, 1, *arguments(bare))
     assert message == (
-        f"old_query ({bare}) has no labels, so --cluster class has no classes to draw; give labels, or --cluster query"
+        f"there are no labels of old_query ({bare}), so --cluster class has no classes to draw; give labels, or --cluster query"
     )
     code, out, _ = call(capsys, *arguments(labelled))
     assert code == 0

@@ -470,7 +470,7 @@ GIVEN = ("old_query", "old_gallery", "new_query")
         (
             dict.fromkeys(GIVEN, BARE) | {"cluster": "class", "relevance": Relevance.from_dict({0: [1]})},
             DataError,
-            "old_query has no labels, so cluster='class' has no classes to draw",
+            "there are no labels of old_query, so cluster='class' has no classes to draw",
         ),
         (
             {"cluster": "class", **{name: changed(labels=OLD.labels * 0) for name in GIVEN}},

@@ -48,6 +48,15 @@ def test_an_id_is_left_out() -> None:
         index.search(gallery[:1], exclude=np.array([0]))
 
 
+@pytest.mark.parametrize("width", [4, 6])
+def test_queries_of_another_dimension_are_refused(width: int) -> None:
+    index = ArrayIndex(normal(30, 5), ids=NAMES)
+    with pytest.raises(IncompatibleError, match=rf"^the queries have {width} dimensions and the index 5; [^\n]*adapter[^\n]*$"):
+        index.search(normal(2, width, 1))
+    longer = normal(2, 6, 1)
+    assert (index.search(Cut(5)(longer)).ids == NAMES[search(longer, index.vectors, 10).indices]).all()
+
+
 def test_too_few_items_and_numbers_for_ids() -> None:
     text = ArrayIndex(normal(2, 3), ids=["a", "b"]).search(normal(1, 3, 1), k=3)
     assert text.ids[0, 2] == ""

@@ -1,9 +1,11 @@
 """`plan` end to end on small data: what is searched, what is measured, what is recommended, what is refused."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,20 +15,25 @@ import compatlearn as cl
 from compatlearn.errors import CompatlearnError
 from compatlearn.evaluation.figures import Figure
 from compatlearn.features.features import Features
-from compatlearn.upgrade import given, plan
+from compatlearn.indexes.arrays import ArrayIndex
+from compatlearn.upgrade import choice, curves, given, plan
 from compatlearn.upgrade.advice import Measured, recommend
+from compatlearn.upgrade.carry import save_plan
 from compatlearn.upgrade.case import directed
 from compatlearn.upgrade.cost import Cost
 from compatlearn.upgrade.given import gather
+from compatlearn.upgrade.maps import Methods, Pairs, apply_maps, fit_maps
 from compatlearn.upgrade.plan import far_queries
+from compatlearn.upgrade.rungs import RUNGS, ask_old
 from samples import quick_plans
 
 ITEMS, QUERIES = 240, 40
 IDS = np.array([f"item {number}" for number in range(ITEMS + QUERIES)])
 LABELS = np.arange(ITEMS + QUERIES) % 6
 GALLERY, ASKED, PAIRS = np.arange(ITEMS), np.arange(ITEMS, ITEMS + QUERIES), np.arange(0, ITEMS, 3)
-NAMES = ["old", "old+head", "mapped", "fused", "translated", "translated+fused"]
+NAMES = ["old", "old+head", "mapped", "mapped+csls", "fused", "translated", "translated+fused"]
 NAMES += ["cascade", "partial", "backfill", "backfill+head"]
+REST = np.setdiff1d(GALLERY, PAIRS)
 FRESH = {"cascade", "partial", "backfill", "backfill+head"}
 HEADS = {"old+head", "backfill+head"}
 
@@ -148,16 +155,51 @@ def test_without_old_queries_the_reason_is_given() -> None:
     assert reasons(found) == FRESH | {"old", "old+head", "fused", "translated+fused"}
     assert "queries by the old model" in found.rung("fused").reason
     assert found.rung("mapped").gain is None
-    assert found.recommended == "old"
-    assert "old queries were not given" in found.why
+    assert found.recommended in {"mapped", "translated"}
+    assert "the old queries were not given, so no gain over them can be shown" in found.why
+    assert not found.gains
+    assert usual().gains == (usual().recommended != "old")
 
 
 def test_the_pairs_are_not_searched() -> None:
     found = gather(*(sides()[name] for name in ("old_gallery", "pairs_new")), None, sides()["new_queries"],
                    sides()["old_queries"], None, None, "cosine", 0)  # fmt: skip
-    assert found.pair_ids.tolist() == IDS[PAIRS].tolist()
     assert sorted(found.case.item_ids.tolist()) == sorted(IDS[np.setdiff1d(GALLERY, PAIRS)].tolist())
     np.testing.assert_allclose(found.pairs.old, OLD[PAIRS] / np.linalg.norm(OLD[PAIRS], axis=1, keepdims=True), rtol=1e-5)
+
+
+def gathered(metric: str = "cosine", **others: Any) -> given.Given:
+    """What `plan` measures with."""
+    whole = dict.fromkeys(("old_gallery", "pairs_new", "pairs_old", "new_queries", "old_queries", "relevance", "backfill"))
+    return gather(**whole | others, metric=metric, seed=0)
+
+
+def test_of_very_many_items_those_that_were_judged_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = dict(zip(IDS[ASKED], IDS[REST[::4]], strict=True))  # 40 of 160 items
+    judged = {query: {item: 1, IDS[PAIRS[0]]: 0} for query, item in right.items()}  # a pair is not searched, judged or not
+    whole = sides(labels=False, relevance=cl.Relevance.from_dict(judged))
+    for most, searched in ((50, 50), (30, 40)):
+        monkeypatch.setattr(given, "SEARCHED", most)
+        found = gathered(**whole)
+        assert len(found.case.item_ids) == searched
+        assert set(found.case.item_ids) >= set(right.values())
+        assert found.case.truth.relevance.counts(found.case.rows).tolist() == [1] * QUERIES
+        assert f"{searched} of 160 items are searched: the 40 that were judged, and others" in found.notes[0]
+    note = "30 of 160 items, drawn at random, are searched; the figures are of this part, not of the whole gallery"
+    assert gathered(**sides()).notes == (note,)
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_curve_on_part_of_the_gallery_finds_what_there_is(monkeypatch: pytest.MonkeyPatch, judged: bool) -> None:
+    monkeypatch.setattr(curves, "ITEMS", 50)
+    sides = {"old_gallery": features(NEW, GALLERY, False), "pairs_new": features(NEW, PAIRS, False)}  # the map is perfect
+    sides |= {"new_queries": features(NEW, ASKED, False), "backfill": features(NEW, GALLERY, False)}
+    found = gathered(**sides)
+    if judged:
+        nearest = found.case.item_ids[found.case.truth.wanted[:, 0]]
+        found = gathered(**sides, relevance=cl.Relevance.from_dict(dict(zip(IDS[ASKED], nearest[:, None], strict=True))))
+    curve = curves.learning_curve(found.case, found.pairs, Methods("procrustes", "procrustes"), 0)
+    assert curve.figures[-1].value == pytest.approx(1.0, abs=0.02)
 
 
 def test_a_query_that_is_an_item_does_not_find_itself() -> None:
@@ -171,7 +213,7 @@ def test_a_query_that_is_an_item_does_not_find_itself() -> None:
 def test_a_pair_that_is_a_query_is_not_fitted() -> None:
     both = features(NEW, PAIRS[:20]), features(OLD, PAIRS[:20])
     found = gather(features(OLD, GALLERY), features(NEW, PAIRS), None, *both, None, None, "cosine", 0)
-    assert found.pair_ids.tolist() == IDS[PAIRS[20:]].tolist()
+    np.testing.assert_allclose(found.pairs.new, directed(NEW[PAIRS[20:]], "cosine"))
     assert found.notes == ("20 of 80 pairs are queries as well and are not fitted",)
     assert found.case.item_ids[found.case.own].tolist() == IDS[PAIRS[:20]].tolist()  # an item still, and left out for itself
     with pytest.raises(CompatlearnError, match="20 pairs cannot tell"):
@@ -225,8 +267,10 @@ def test_intervals_may_draw_classes() -> None:
         ours, theirs = found.rung(name).figures["top1"], usual().rung(name).figures["top1"]
         assert ours.value == theirs.value
         assert (ours.low, ours.high) != (theirs.low, theirs.high)
-    with pytest.raises(CompatlearnError, match="no labels, so cluster='class' has no classes"):
+    with pytest.raises(CompatlearnError, match="no labels of the new queries, so cluster='class' has no classes"):
         cl.plan(**sides(labels=False), backfill=features(NEW, GALLERY, False), cluster="class")
+    with pytest.raises(CompatlearnError, match="pairs ask in their place, for nothing says what answers"):
+        cl.plan(**sides(old_gallery=features(OLD, GALLERY, False)), cluster="class")
 
 
 def test_heads_need_labels_and_are_references() -> None:
@@ -258,9 +302,10 @@ def test_queries_far_from_all_pairs_are_counted() -> None:
     assert far_queries(None, pairs) is None
 
 
-def rung(name: str, gain: tuple[float, float, float] | None, embedded: int = 0) -> Measured:
+def rung(name: str, gain: tuple[float, float, float] | None, embedded: int = 0, score: float | None = 0.5) -> Measured:
     figure = None if gain is None else Figure(*map(float, gain))
-    return Measured(name, "", {}, figure, None, None, Cost(embedded, 0, 0.0), ())
+    figures = {} if score is None else {"top1": Figure(score, score - 0.01, score + 0.01)}
+    return Measured(name, "", figures, figure, None, None, Cost(embedded, 0, 0.0), ())
 
 
 LADDER = [
@@ -270,6 +315,14 @@ LADDER = [
     rung("cascade", (0.09, 0.08, 0.1), 500),
     rung("partial", (0.055, 0.04, 0.07), 50),
     rung("backfill", (0.1, 0.09, 0.11), 1000),
+]
+
+
+UNCOMPARED = [
+    rung("old", None, score=None),
+    rung("mapped", None, score=0.38),
+    rung("translated", None, score=0.42),
+    rung("backfill", None, 1000, score=0.6),
 ]
 
 
@@ -288,7 +341,9 @@ LADDER = [
         ([LADDER[0], rung("mapped", (0.02, -0.01, 0.05))], 0.1, 0.9, "old", "keep the old model"),  # not surely
         ([LADDER[0], rung("mapped", (-0.02, -0.03, -0.01))], 0.1, 0.9, "old", "keep the old model"),
         ([LADDER[0], LADDER[5]], 0.5, 0.9, "old", "budget of 50%"),  # a backfill helps and is too dear
-        ([rung("old", None), rung("mapped", None)], 0.1, 0.9, "old", "old queries were not given"),
+        (UNCOMPARED, 0.1, 0.9, "mapped", "mapped has 38.0 [37.0, 39.0] % top-1, at least 90% of the 42.0 of translated"),
+        (UNCOMPARED, 0.1, 0.95, "translated", "the most of all that embed no more than 10%"),
+        (UNCOMPARED, 1.0, 0.95, "backfill", "the old queries were not given, so no gain over them can be shown"),
     ],
 )
 def test_what_is_recommended(rungs: list[Measured], budget: float, goal: float, name: str, says: str) -> None:
@@ -304,7 +359,6 @@ def spoiled(vectors: np.ndarray, rows: np.ndarray, value: float) -> Features:
     return Features(part, LABELS[rows], IDS[rows], ids_from="column 'id'")
 
 
-REST = np.setdiff1d(GALLERY, PAIRS)
 PARTS = {
     "old_gallery": ("the old gallery", OLD, GALLERY),
     "pairs_new": ("the new pairs", NEW, PAIRS),
@@ -380,7 +434,62 @@ def test_what_is_told() -> None:
     assert all("\n" not in line for line in said)
 
 
+def test_trials_of_both_directions_ask_with_old_queries_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, said = [], []
+    monkeypatch.setattr(choice, "ask_old", lambda *arguments: asked.append(arguments) or ask_old(*arguments))
+    pairs = Pairs(*(directed(side[PAIRS], "cosine") for side in (NEW, OLD)), LABELS[PAIRS])
+    choice.choose(pairs, "cosine", 0, tell=said.append)
+    assert len(asked) == 1
+    before = {line.partition("old queries ")[2]: line.partition(" s, ")[2].partition(" ")[0] for line in said if "old" in line}
+    assert sorted(before.values()) == ["agreement", "top-1"]  # one answer, judged by either truth
+    bench = choice.Bench.of(pairs, "cosine", 0)
+    for judge in (bench, bench.labelled()):
+        assert f"{judge.scores(ask_old, judge.maps(Methods('', ''), ())).mean():.1%})" in before
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "dot"])
+def test_the_next_steps_give_what_the_plan_measured(tmp_path: Path, metric: str) -> None:
+    found = gathered(metric, **sides(), backfill=features(NEW, GALLERY))
+    case, methods = found.case, Methods("ridge", "ridge", fuse=0.7, join=(0.3, 0.4))
+    adapters = fit_maps(found.pairs, methods, metric, 0)
+    maps = apply_maps(case, methods, adapters, found.pairs)
+    made = replace(usual(), metric=metric, methods=methods, adapters=adapters, scale=case.scale)
+    index, place = ArrayIndex(OLD[REST], ids=IDS[REST], metric=metric), dict(zip(IDS, range(len(IDS)), strict=True))
+    given_names: dict[str, Any] = {"logged_new_queries": directed(found.pairs.new, metric)}
+    given_names |= {"new_queries": NEW[ASKED], "old_queries": OLD[ASKED], "old_vectors": OLD[REST], "index": index}
+    names = given_names | {"cl": cl, "np": np, "embed": lambda ids: NEW[[place[one] for one in ids]]}
+
+    def follow(rung: str, folder: Path) -> tuple[list[str], dict[str, Any]]:
+        steps = save_plan(replace(made, recommended=rung), folder, {})["next"]
+        after = dict(names)
+        for step in steps:
+            if not step.startswith("rank by"):
+                exec(step.replace("new.vectors", str(tmp_path / "new.vectors")), after)
+        return steps, after
+
+    def measured(rung: str) -> np.ndarray:
+        ask = next(one.search for one in RUNGS if one.name == rung)
+        return case.item_ids[ask(case, maps, case.rows, case.rows[:0])[:, :10]]
+
+    for rung in ("mapped", "fused"):
+        assert (index.search(follow(rung, tmp_path)[1]["queries"], 10).ids == measured(rung)).all()
+    assert (follow("mapped+csls", tmp_path)[1]["hits"].ids[:, :10] == measured("mapped+csls")).all()
+    assert (follow("cascade", tmp_path)[1]["hits"].ids == measured("cascade")).all()
+    steps, after = follow("translated+fused", tmp_path)
+    weight = float(re.search(r"\+ ([\d.e+-]+) ", steps[-1])[1])
+    parts = [slow_scores(after["queries"], after["vectors"], metric), slow_scores(OLD[ASKED], OLD[REST], metric)]
+    assert (IDS[REST][np.argsort(-(parts[0] + weight * parts[1]), axis=1)[:, :10]] == measured("translated+fused")).all()
+
+
+def slow_scores(queries: np.ndarray, items: np.ndarray, metric: str) -> np.ndarray:
+    queries, items = queries.astype(float), items.astype(float)
+    if metric == "euclidean":
+        return -np.square(queries[:, None] - items[None]).sum(axis=2)
+    sizes = [np.linalg.norm(side, axis=1) if metric == "cosine" else np.ones(len(side)) for side in (queries, items)]
+    return queries @ items.T / np.outer(*sizes)
+
+
 def test_a_rung_by_its_name() -> None:
     found = usual()
-    assert found.rung("fused") is found.rungs[3]
+    assert found.rung("fused") is found.rungs[4]
     assert replace(found, recommended="mapped").rung("mapped").name == "mapped"

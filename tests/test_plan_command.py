@@ -64,6 +64,21 @@ def test_a_useless_model_is_not_recommended(capsys: pytest.CaptureFixture[str], 
     assert json.loads((tmp_path / "plan" / "plan.json").read_text())["recommended"] == "old"
 
 
+def test_without_old_queries_no_gain_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = list(files(tmp_path))
+    place = arguments.index("--old-queries")
+    del arguments[place : place + 2]
+    code, out, _ = call(capsys, *arguments, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["recommended"] in {"mapped", "translated"}  # the new model is good; what it gains nobody measured
+    assert "no gain over them can be shown" in found["why"]
+    code, out, _ = call(capsys, *arguments, "--require-gain")
+    assert code == 3
+    assert "no gain over them can be shown" in " ".join(out.split())
+    assert "Keep the old model" not in (tmp_path / "plan" / "plan.html").read_text()
+
+
 def test_clicks_decide_what_is_right(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     arguments = files(tmp_path)
     clicks = tmp_path / "clicks.csv"

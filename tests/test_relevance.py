@@ -26,6 +26,7 @@ def test_same_class() -> None:
     assert same.counts(np.arange(3)).tolist() == [2, 0, 1]
     assert same.counts(np.arange(3), exclude=np.array([0, 1, -1])).tolist() == [1, 0, 1]  # row 1 is not of class 8
     assert same.grades([0], [[0, 2]]).tolist() == [[1, 0]]
+    assert same.judged_items(np.arange(3)).tolist() == []
     assert same.at(["x", "y", "z"], [1, 2, 3]) is same
     with pytest.raises(IncompatibleError, match="labels of 3 queries and 3 gallery rows do not fit 3 and 4"):
         same.at([0, 1, 2], [0, 1, 2, 3])
@@ -63,6 +64,8 @@ def test_judgements_against_a_dictionary(data: st.DataObject) -> None:
     assert at.counts(np.arange(len(queries))).tolist() == [len(found) for found in present]
     left = [sum(row != out for row in found) for found, out in zip(present, exclude, strict=True)]
     assert at.counts(np.arange(len(queries)), exclude).tolist() == left
+    named = {item for query in queries for item in judgements.get(query, {})}
+    assert at.judged_items(np.arange(len(queries))).tolist() == [row for row, item in enumerate(gallery) if item in named]
     assert judged.counts(queries).tolist() == [sum(g > 0 for g in judgements.get(query, {}).values()) for query in queries]
     assert at.unknown_queries == len(set(judgements) - set(queries))
     wanted = {item for query in queries for item, grade in judgements.get(query, {}).items() if grade > 0}

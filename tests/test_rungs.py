@@ -8,15 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compatlearn.evaluation.relevance import Relevance
+from compatlearn.upgrade.carry import way_back
 from compatlearn.upgrade.case import Case, directed, mixed
 from compatlearn.upgrade.choice import Bench, kept_out
 from compatlearn.upgrade.cost import Cost, cost_of
 from compatlearn.upgrade.curves import SHARES, partial_curve
 from compatlearn.upgrade.given import Given
-from compatlearn.upgrade.maps import NEW_HEAD, OLD_HEAD, Maps, Methods, Pairs, fit
+from compatlearn.upgrade.maps import NEW_HEAD, OLD_HEAD, Maps, Methods, Pairs, Sample, fit, known_queries, sampled
 from compatlearn.upgrade.measure import Part
 from compatlearn.upgrade.order import NONE, ORDERS, order_of
-from compatlearn.upgrade.rungs import CANDIDATES, RUNGS, proposed
+from compatlearn.upgrade.rungs import CANDIDATES, RUNGS, SPACE, proposed
 from compatlearn.upgrade.truth import Agreeing, Judged
 
 METRICS = ["cosine", "euclidean", "dot"]
@@ -46,12 +47,13 @@ def case_of(metric: str, queries: int = 9, items: int = 130, seed: int = 0, own:
     )
     methods = Methods("ridge", "ridge", fuse=0.7, join=(0.3, 0.4))
     sides = vectors(queries, 4), vectors(items, 5, 3.0), vectors(queries, 5, 3.0)
-    return case, Maps(methods, *sides, old_head=vectors(queries, 4), new_head=vectors(queries, 5, 3.0))
+    sample = Sample(vectors(13, 4), np.where(np.arange(items) % 9, -1, np.arange(items) % 13))
+    return case, Maps(methods, *sides, sample=sample, old_head=vectors(queries, 4), new_head=vectors(queries, 5, 3.0))
 
 
 def cost(name: str, case: Case, found: np.ndarray | None = None, paid: int = 50) -> Cost:
     """Of a gallery of 1,000 items, a tenth of which may be embedded."""
-    given = Given(linear_pairs(), np.arange(60), case, None, 1000, paid, ())
+    given = Given(linear_pairs(), case, None, 1000, paid, ())
     return cost_of(BY_NAME[name], case, found, given, 0.1, {"query": 7.0, "gallery": 3.0, OLD_HEAD: 5.0, NEW_HEAD: 9.0})
 
 
@@ -86,6 +88,18 @@ def slow_joined(case: Case, maps: Maps, items: np.ndarray) -> np.ndarray:
     return scores(queries, items, case.metric) + weight * scores(case.old, case.items, case.metric)
 
 
+def slow_csls(case: Case, maps: Maps, near: np.ndarray) -> np.ndarray:
+    """2 s − r of the first hundred, with distances that are no squares where these rank."""
+    theirs = scores(maps.sample.mapped, case.items, case.metric)
+    near, theirs = (-np.sqrt(-one) if case.metric == "euclidean" else one for one in (near, theirs))
+    corrected = np.full_like(near, -np.inf)
+    for query, items in enumerate(ranked(near, case.own)):
+        for item in items[items >= 0]:
+            others = [score for number, score in enumerate(theirs[:, item]) if number != maps.sample.own[item]]
+            corrected[query, item] = 2 * near[query, item] - np.mean(sorted(others)[-10:])
+    return ranked(corrected, case.own)
+
+
 def slow(name: str, case: Case, maps: Maps, first: np.ndarray) -> np.ndarray:
     fused = length_one((case.old.astype(float) + maps.methods.fuse * maps.mapped) / (1 + maps.methods.fuse), case.metric)
     partly = maps.translated.copy()
@@ -101,6 +115,8 @@ def slow(name: str, case: Case, maps: Maps, first: np.ndarray) -> np.ndarray:
         "old+head": scores(maps.old_head, case.items, case.metric),
         "backfill+head": scores(maps.new_head, case.fresh, case.metric),
     }
+    if name == "mapped+csls":
+        return slow_csls(case, maps, matrices["mapped"])
     if name != "cascade":
         return ranked(matrices[name], case.own)
     candidates = ranked(matrices["fused"], case.own)
@@ -197,6 +213,39 @@ def test_what_a_rung_costs(name: str, embedded: int, vectors: int, microseconds:
     assert (found.encoder_items, found.bytes_written, found.query_microseconds) == (embedded, vectors * 5 * 4, microseconds)
 
 
+def test_csls_costs_one_number_per_item_and_the_time_to_rank() -> None:
+    found = cost("mapped+csls", case_of("cosine")[0])
+    assert (found.encoder_items, found.bytes_written) == (0, 1000 * 4)
+    assert 7.0 < found.query_microseconds < 1e5
+
+
+@pytest.mark.parametrize("asked", [99, 100])
+def test_known_queries_are_those_of_the_log_where_there_are_enough(asked: int) -> None:
+    case, pairs = case_of("cosine", queries=120)[0], linear_pairs()
+    log = np.random.default_rng(0).permutation(120)[:asked]
+    known, own = known_queries(case, pairs, log)
+    np.testing.assert_array_equal(known, case.new[log] if asked == 100 else np.concatenate([pairs.new, case.new[log]]))
+    for item in range(130):  # the first 120 items are the queries
+        assert (known[own[item]] == case.new[item]).all() if item in log else own[item] == -1
+    np.testing.assert_array_equal(known_queries(case, pairs)[0], pairs.new)
+    apart, own = known_queries(replace(case, own=np.full(120, -1)), pairs, log)
+    np.testing.assert_array_equal(apart, known)
+    assert (own == -1).all()
+
+
+def test_a_sample_of_known_queries_knows_its_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compatlearn.upgrade.maps.SAMPLED", 25)
+    pairs = linear_pairs()
+    adapter = fit(pairs, "ridge", "query", "euclidean", 0)
+    own = np.append(np.arange(60), -1)
+    found = sampled(pairs.new, own, adapter, "euclidean")
+    assert found.mapped.shape == (25, 4)
+    assert found.own[-1] == -1
+    kept = np.flatnonzero(found.own >= 0)
+    assert sorted(found.own[kept].tolist()) == list(range(25))
+    np.testing.assert_allclose(found.mapped[found.own[kept]], adapter.transform(pairs.new[kept]), rtol=1e-5)
+
+
 def test_a_partial_backfill_costs_its_share_of_what_is_not_paid_for() -> None:
     assert cost("partial", case_of("cosine")[0], paid=500).encoder_items == 50
 
@@ -252,10 +301,12 @@ def test_an_order_holds_every_item_once(name: str) -> None:
     np.testing.assert_array_equal(order, order_of(name, case, maps.translated, pairs, pairs.new + 0.1, case.new, 0))
 
 
-def test_items_that_many_queries_find_come_first() -> None:
-    case, maps = case_of("cosine")
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "dot"])
+def test_items_that_many_queries_find_come_first(metric: str) -> None:
+    case, maps = case_of(metric)
+    maps.translated[:20] *= 1 if metric == "cosine" else 5  # long ones: near by inner product alone
     order = order_of("density", case, maps.translated, linear_pairs(), linear_pairs().new, case.new, 0)
-    near = ranked(scores(case.new, maps.translated, "cosine"), np.full(9, -1), 20)
+    near = ranked(scores(case.new, maps.translated, metric), np.full(9, -1), 20)
     counts = np.bincount(near.ravel(), minlength=130)
     assert (np.diff(counts[order]) <= 0).all()
 
@@ -280,3 +331,9 @@ def test_a_partial_backfill_ends_where_a_backfill_does() -> None:
     values = [figure.value for figure in curves["random"].figures]
     assert values[-1] == 1.0
     assert values[0] < 0.5
+
+
+@pytest.mark.parametrize("name", [rung.name for rung in RUNGS])
+def test_a_rung_says_how_to_go_back(name: str) -> None:
+    assert ("old column" in way_back(name)) == (SPACE in BY_NAME[name].needs)
+    assert ("by hubness" in way_back(name)) == (name == "mapped+csls")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .evaluation.result import Compatibility
     from .features.cache import VectorCache
     from .features.features import Features
+    from .indexes.csls import hubness, reranked
     from .indexes.exact import search
     from .indexes.hits import Hits
     from .indexes.open import open_index
@@ -49,6 +50,7 @@ _HOMES = {
     "evaluation.result": ("Compatibility",),
     "features.cache": ("VectorCache",),
     "features.features": ("Features",),
+    "indexes.csls": ("hubness", "reranked"),
     "indexes.exact": ("search",),
     "indexes.hits": ("Hits",),
     "indexes.open": ("open_index",),
@@ -90,6 +92,7 @@ __all__ = [
     "embed_texts",
     "extract_texts",
     "fit_adapter",
+    "hubness",
     "influence_loss",
     "load_adapter",
     "load_text_encoder",
@@ -100,6 +103,7 @@ __all__ = [
     "random_walk_classifier",
     "random_walk_weights",
     "regression_loss",
+    "reranked",
     "save_adapter",
     "search",
     "slerp",

@@ -9,19 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import DataError, TrainingError
 from ..metric import Metric
 from .file import Network, Record
+from .folds import cross_fitted
 from .matched import Matched, Seen
 from .methods import ADAPTERS, AUTO, CANDIDATES, DISTILLING, GALLERY, TRANSLATING, UNLABELLED
-from .pairs import Pairs
 from .task import Task, Tell, silent
 from .trials import KeptOut, Split, Trial, apply
 
-FOLDS = 5  # fits of a trial of the gallery, each of which leaves some pairs out
 CHOOSING = 20  # pairs that a choice needs at least
 LONG = 5.0  # seconds a fit may take unannounced
 
@@ -103,8 +102,8 @@ def fit_network(wish: Wish, task: Task) -> Network:
     return network
 
 
-def record(matched: Matched, choice: Choice, wish: Wish, known: str) -> Record:
-    """Where the map comes from, as of now; `known` is what there was to choose by."""
+def record(matched: Matched, choice: Choice, wish: Wish, known: str, unit_inputs: bool) -> Record:
+    """Where the map comes from, as of now; `known` is what there was to choose by, `unit_inputs` how long inputs were."""
     return Record(
         method=choice.method,
         space_new=matched.space_new,
@@ -119,6 +118,7 @@ def record(matched: Matched, choice: Choice, wish: Wish, known: str) -> Record:
         inputs=matched.digests(),
         figures={} if choice.test is None else choice.test.to_dict(),
         facts=known,
+        unit_inputs=unit_inputs and wish.metric == "cosine",
     )
 
 
@@ -167,15 +167,17 @@ def _try_all(
 
 def _translated(matched: Matched, split: Split, network: Network, wish: Wish, task: Task) -> Float[Tensor, "g d_new"]:
     """The gallery as the map gives it to items that it was not fitted to: pairs that were fitted are mapped by other fits."""
-    vectors = apply(network, matched.at(split.gallery).take(slice(0, None))[0])
-    folds = np.random.default_rng(wish.seed).permutation(len(split.fitted)) % FOLDS
-    for fold in range(FOLDS):
-        inside, out = (split.fitted[torch.from_numpy(folds != fold)], split.fitted[torch.from_numpy(folds == fold)])
+
+    def translate(fitted: Int[np.ndarray, " i"], others: Int[np.ndarray, " o"]) -> Tensor:
+        inside, out = (split.fitted[torch.from_numpy(rows)] for rows in (fitted, others))
         part = replace(task, pairs=matched.at(inside), labels=matched.labels_at(inside), tell=silent)
-        rows = matched.at(out).take(slice(0, None))[0]
-        places = torch.searchsorted(split.gallery, out)
-        known = (places < len(split.gallery)) & (split.gallery[places.clamp(max=len(split.gallery) - 1)] == out)
-        vectors[places[known]] = apply(fit_network(wish, part), rows)[known]
+        return apply(fit_network(wish, part), matched.at(out).take(slice(0, None))[0])
+
+    vectors = apply(network, matched.at(split.gallery).take(slice(0, None))[0])
+    crossed = torch.from_numpy(cross_fitted(len(split.fitted), translate, wish.seed)).to(vectors)
+    places = torch.searchsorted(split.gallery, split.fitted)
+    known = (places < len(split.gallery)) & (split.gallery[places.clamp(max=len(split.gallery) - 1)] == split.fitted)
+    vectors[places[known]] = crossed[known]
     return vectors
 
 
@@ -184,10 +186,8 @@ def _old_head(matched: Matched, seen: Seen, wish: Wish, split: Split, tell: Tell
     if not ADAPTERS[wish.method].needs_labels or wish.direction == GALLERY:
         return None
     tell(f"{wish.method}: the same head for old queries, to compare with")
-    old = matched.at(split.fitted)
-    pairs = Pairs(old.old, old.old, old.old_rows, old.old_rows)
     try:
-        return fit_network(wish, Task(pairs, matched.labels_at(split.fitted), seen.unit, wish.seed))
+        return choose(matched.within(split.fitted), seen, wish, tested=False).network
     except TrainingError as error:
         tell(f"{wish.method}: no head for old queries, {error}")
         return None

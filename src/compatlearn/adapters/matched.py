@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -101,6 +101,13 @@ class Matched:
     def at(self, rows: Int64[Tensor, " r"]) -> Pairs:
         """Some of the pairs, by number."""
         return Pairs(self.pairs.new, self.pairs.old, self.pairs.new_rows[rows], self.pairs.old_rows[rows])
+
+    def within(self, rows: Int64[Tensor, " r"]) -> "Matched":
+        """The old vectors of some pairs on both sides: what is fitted to them stays in one space."""
+        old, known = self.at(rows), self.labels_at(rows)
+        itself = Pairs(old.old, old.old, old.old_rows, old.old_rows)
+        labels = None if known is None else known.numpy()
+        return replace(self, pairs=itself, labels=labels, names=(self.names[1],) * 2, ids=None, space_new=self.space_old)
 
     def labels_at(self, rows: Int64[Tensor, " r"]) -> Int64[Tensor, " r"] | None:
         """(r,) their classes."""

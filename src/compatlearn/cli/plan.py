@@ -116,7 +116,7 @@ def plan(
     for line in content["next"]:
         tell(f"next: {line}")
     tell(f"{out / 'plan.json'} and {out / REPORT} are written")
-    return 3 if require_gain and found.recommended == "old" else 0
+    return 3 if require_gain and not found.gains else 0
 
 
 def _loaded(paths: dict[str, Path | None], columns: Columns) -> "dict[str, Features]":

@@ -11,9 +11,8 @@ from jaxtyping import Int
 from ..arrays import as_numpy, check_rows
 from ..errors import DataError, IncompatibleError
 from ..features.checks import rows_at_fault
-from ..features.classes import same_classes
+from ..features.classes import drawn_together, same_classes
 from ..features.ids import FeaturesLike, Items, check_space, rows_of
-from ..indexes.arrays import ArrayIndex
 from ..indexes.exact import search
 from ..indexes.hits import Hits
 from ..indexes.query_map import Cut, QueryMap
@@ -108,7 +107,8 @@ def compatibility(
     (old, gallery), fresh = pairs["old_self"], pairs.get("new_self")
     pairs["cross"] = _cross(pairs["cross"][0], gallery, adapter, pad), gallery
     own = rows_of(old, gallery)
-    classes = _classes(check_cluster(cluster), old, pairs["cross"][0])
+    drawn = check_cluster(cluster) == "class"
+    classes = drawn_together(old.name, old.labels, pairs["cross"][0].labels) if drawn else None
     judged = _judged(old, gallery, relevance, fresh)
     for one in {id(one.vectors): one for pair in pairs.values() for one in pair}.values():
         _check_vectors(one, nonzero=metric == "cosine")
@@ -198,19 +198,6 @@ def _judged(old: Items, gallery: Items, relevance: Relevance | None, fresh: tupl
     )
 
 
-def _classes(cluster: Cluster, old: Items, new: Items) -> Int[np.ndarray, " q"] | None:
-    """What is drawn together; None: each query by itself."""
-    if cluster == "query":
-        return None
-    labels = new.labels if old.labels is None else old.labels
-    if labels is None:
-        raise DataError(f"{old.name} has no labels, so cluster='class' has no classes to draw; give labels, or cluster='query'")
-    if len(np.unique(labels)) < 2:
-        raise DataError(f"all {len(old)} queries of {old.name} are of one class; cluster='class' needs two at least, better 50")
-    classes: np.ndarray = labels
-    return classes
-
-
 def _why(old: Items, gallery: Items, judged: Relevance, relevance: Relevance | None) -> str:
     """Why nothing is relevant, in words; with ids of both sides where they have none in common."""
     if relevance is None or relevance.query_ids is None or relevance.item_ids is None:
@@ -238,9 +225,8 @@ def _find(
     metric: Metric,
     searcher: Callable[..., Hits],
 ) -> Int[np.ndarray, "q k"]:
-    """(q, k) nearest rows; rows for ids: so they are judged, and it is quick."""
-    index = ArrayIndex(gallery.vectors, metric=metric, searcher=searcher)
-    return as_numpy(index.search(query.vectors, k, exclude=own).ids)
+    """(q, k) nearest rows; a new query that is longer than the old gallery asks with its first dimensions."""
+    return as_numpy(searcher(query.vectors, gallery.vectors, k, metric, exclude=own).indices)
 
 
 def _result(

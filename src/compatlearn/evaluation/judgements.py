@@ -1,5 +1,6 @@
 """Judgements in arrays: who judged what, how well, and the best that each query could find."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,18 @@ from jaxtyping import Float, Int
 
 from ..errors import DataError, first_few
 from .lookup import Ids, as_ids, places_of
+
+
+def flattened(judgements: Mapping[Any, Mapping[Any, float] | Collection[Any]]) -> tuple[list[Any], list[Any], list[Any]]:
+    """Query, item and grade of each judgement; items without grades have 1.
+
+    Args:
+        judgements: as `Relevance.from_dict` takes them.
+    """
+    graded = {query: row if isinstance(row, Mapping) else dict.fromkeys(row, 1.0) for query, row in judgements.items()}
+    queries = [query for query, row in graded.items() for _ in row]
+    items = [item for row in graded.values() for item in row]
+    return queries, items, [grade for row in graded.values() for grade in row.values()]
 
 
 def arrays_of(
@@ -41,6 +54,53 @@ def arrays_of(
     rows, columns = places_of(query_ids, as_ids(queries)), places_of(item_ids, as_ids(items))
     keys, places = np.unique(rows * len(item_ids) + columns, return_inverse=True)
     return query_ids, item_ids, keys, np.bincount(places, weights=degrees).astype(np.float32)
+
+
+def grades_at(
+    keys: Int[np.ndarray, " j"],
+    degrees: Float[np.ndarray, " j"],
+    width: int,
+    wanted: Int[np.ndarray, " b"],
+    found: Int[np.ndarray, "b k"],
+) -> tuple[Int[np.ndarray, " g"], Int[np.ndarray, " g"], Float[np.ndarray, " g"]]:
+    """Where a query found an item that was judged for it, and its grade there.
+
+    Args:
+        keys: (j,) ascending `query group × width + item group` of each judgement.
+        degrees: (j,) its grade.
+        width: number of item groups.
+        wanted: (b,) query groups; -1: nobody judged the query.
+        found: (b, k) item groups; -1: nobody judged the item.
+
+    Returns:
+        (g,) rows and (g,) columns of `found`, and (g,) grades.
+    """
+    row, column = np.nonzero((found >= 0) & (wanted[:, None] >= 0))  # most items were never judged
+    sought = wanted[row] * width + found[row, column]
+    places = np.searchsorted(keys, sought).clip(max=len(keys) - 1)
+    same = keys[places] == sought
+    return row[same], column[same], degrees[places[same]]
+
+
+def lacking(
+    keys: Int[np.ndarray, " j"],
+    degrees: Float[np.ndarray, " j"],
+    width: int,
+    wanted: Int[np.ndarray, " q"],
+    held: Int[np.ndarray, " n"],
+) -> tuple[int, int]:
+    """How many relevant items a gallery lacks, and how many queries nobody judged.
+
+    Args:
+        keys: (j,) `query group × width + item group` of each judgement.
+        degrees: (j,) its grade.
+        width: number of item groups.
+        wanted: (q,) query groups; -1: nobody judged the query.
+        held: (n,) item groups of the gallery.
+    """
+    rows, columns = np.divmod(keys, width)
+    relevant = columns[(degrees > 0) & np.isin(rows, wanted)]
+    return len(np.setdiff1d(relevant, held)), int((~np.isin(wanted, rows)).sum())
 
 
 def best_grades(

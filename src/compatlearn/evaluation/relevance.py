@@ -1,6 +1,5 @@
 """Which items answer a query: those of its class, or those that somebody judged."""
 
-import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,14 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from ..errors import IncompatibleError
 from .clicks import read_clicks
-from .judgements import arrays_of, best_grades
+from .judgements import arrays_of, best_grades, flattened, grades_at, lacking
 from .lookup import Ids, as_ids, blocks_of, groups_of, of_kind
 from .qrels import read_qrels
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Relevance:
-    """Which items answer which queries, and how well; made by `from_labels`, `from_dict`, `from_qrels`,
-    `from_pairs` or `from_clicks`.
+    """Which items answer which queries, and how well; made by the class methods `from_…`.
 
     Inside, every item is in one group and a query asks for groups: by label the groups are the classes and a query asks for
     its own; by judgement each judged item is a group to itself, and `judged` says which query asks for which, with what
@@ -77,9 +75,8 @@ class Relevance:
                 f"labels of the queries are {queries.dtype} and those of the gallery {items.dtype}; give both the same kind"
             )
         classes, groups = np.unique(np.concatenate([queries, items]), return_inverse=True)
-        return cls(
-            None, None, groups[: len(queries)], groups[len(queries) :], None, np.zeros(0, dtype=np.float32), len(classes)
-        )
+        asked, held = np.split(groups, [len(queries)])
+        return cls(None, None, asked, held, None, np.zeros(0, dtype=np.float32), len(classes))
 
     @classmethod
     def from_dict(cls, judgements: Mapping[Any, Mapping[Any, float] | Collection[Any]]) -> "Relevance":
@@ -103,12 +100,7 @@ class Relevance:
         >>> judged.grades(["q1"], [["b", "a"]])
         array([[1., 2.]], dtype=float32)
         """
-        graded = {
-            query: items if isinstance(items, Mapping) else dict.fromkeys(items, 1.0) for query, items in judgements.items()
-        }
-        queries = [query for query, items in graded.items() for _ in items]
-        items = list(itertools.chain.from_iterable(graded.values()))
-        return cls._judged(list(graded), queries, items, [grade for row in graded.values() for grade in row.values()])
+        return cls._judged(list(judgements), *flattened(judgements))
 
     @classmethod
     def from_qrels(cls, path: str | Path) -> "Relevance":
@@ -217,12 +209,24 @@ class Relevance:
         grades = np.zeros(found.shape, dtype=np.float32)
         for part in blocks_of(found):
             groups = groups_of(self.item_ids, self.item_groups, found[part])  # (b, k)
-            row, column = np.nonzero((groups >= 0) & (wanted[part, None] >= 0))  # most items were never judged
-            keys = wanted[part][row] * self.width + groups[row, column]
-            places = np.searchsorted(self.judged, keys).clip(max=len(self.judged) - 1)
-            same = self.judged[places] == keys
-            grades[part][row[same], column[same]] = self.degrees[places[same]]
+            row, column, degrees = grades_at(self.judged, self.degrees, self.width, wanted[part], groups)
+            grades[part][row, column] = degrees
         return grades
+
+    def judged_items(self, queries: Ids) -> Int[np.ndarray, " m"]:
+        """What a part of the gallery must hold so that these queries are judged as in the whole; to be asked after `at`.
+
+        Args:
+            queries: (q,) rows of the queries.
+
+        Returns:
+            (m,) ascending rows of the items that somebody judged for any of them; none by labels, which judge every item.
+        """
+        if self.judged is None:
+            return np.zeros(0, dtype=np.int64)
+        rows, columns = np.divmod(self.judged, self.width)
+        wanted = groups_of(self.query_ids, self.query_groups, as_ids(queries))
+        return np.flatnonzero(np.isin(self.item_groups, columns[np.isin(rows, wanted)]))
 
     def counts(self, queries: Ids, exclude: Ids | None = None) -> Int[np.ndarray, " q"]:
         """How many items are relevant to each query: of the gallery after `at`, of all that were judged before.
@@ -291,8 +295,6 @@ class Relevance:
             return self
         query_groups = groups_of(self.query_ids, self.query_groups, of_kind(queries, self.query_ids, "queries"))
         item_groups = groups_of(self.item_ids, self.item_groups, of_kind(items, self.item_ids, "items"))
-        rows, columns = np.divmod(self.judged, self.width)
-        relevant = np.unique(columns[(self.degrees > 0) & np.isin(rows, query_groups)])
-        lost = len(self.query_groups) - len(np.intersect1d(query_groups, self.query_groups))
-        counts = lost, len(np.setdiff1d(relevant, item_groups)), int((~np.isin(query_groups, rows)).sum())
+        lost = len(np.setdiff1d(self.query_groups, query_groups))
+        counts = lost, *lacking(self.judged, self.degrees, self.width, query_groups, item_groups)
         return Relevance(None, None, query_groups, item_groups, self.judged, self.degrees, self.width, *counts)

@@ -3,8 +3,9 @@
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+from jaxtyping import Int
 
-from ..errors import IncompatibleError, first_few
+from ..errors import DataError, IncompatibleError, first_few
 
 
 @runtime_checkable
@@ -61,6 +62,29 @@ def renumbered(labels: Any, before: tuple[str, ...] | None, after: tuple[str, ..
         reason = f"{first_few(absent)} not among them" if absent else "they have no names"
         raise IncompatibleError(f"the classes of {name} cannot be numbered as {first_few(after)}: {reason}; give every name")
     return None if labels is None else np.array([places[one] for one in before], np.int64)[labels]
+
+
+def drawn_together(name: str, *labels: Int[np.ndarray, " q"] | None) -> Int[np.ndarray, " q"]:
+    """The classes of some queries, where intervals draw whole classes.
+
+    Args:
+        name: what messages call the queries.
+        labels: (q,) their classes as several sides have them, or None; the first that are there are taken.
+
+    Returns:
+        (q,) classes.
+
+    Raises:
+        DataError: no side has labels, or there is only one class.
+    """
+    known = next((one for one in labels if one is not None), None)
+    if known is None:
+        raise DataError(
+            f"there are no labels of {name}, so cluster='class' has no classes to draw; give labels, or cluster='query'"
+        )
+    if len(np.unique(known)) < 2:
+        raise DataError(f"all {len(known)} queries of {name} are of one class; cluster='class' needs two at least, better 50")
+    return known
 
 
 def names_and_numbers(named: str, classes: tuple[str, ...] | None, numbered: str) -> IncompatibleError:

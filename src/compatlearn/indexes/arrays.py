@@ -1,6 +1,6 @@
 """An index that is nothing but arrays: searched exactly, row by row known by id."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,6 @@ class ArrayIndex:
         ids: (n,) int64 or text; None: the row numbers.
         metric: what ranks.
         space: the model that made the vectors; "" is unknown.
-        searcher: what searches, called as `search` is.
 
     >>> import numpy as np
     >>> from compatlearn.indexes.arrays import ArrayIndex
@@ -44,13 +43,12 @@ class ArrayIndex:
         ids: Shaped[Array, " n"] | Sequence[Any] | None = None,
         metric: Metric = "euclidean",
         space: str = "",
-        searcher: Callable[..., Hits] = search,
     ) -> None:
         self.features = vectors if isinstance(vectors, Features) else None
         self.vectors = vectors.vectors if isinstance(vectors, Features) else vectors
         known = self.features.ids if self.features is not None and ids is None else ids
         self.ids = None if known is None else as_numpy(np.asarray(known) if isinstance(known, Sequence) else known)
-        self.metric, self.searcher = check_metric(metric), searcher
+        self.metric = check_metric(metric)
         self.space = space or (self.features.space if self.features is not None else "")
         if self.ids is not None and self.ids.shape != (len(self),):
             raise IncompatibleError(f"ids must be one for each of {len(self)} rows; got shape {self.ids.shape}")
@@ -71,7 +69,7 @@ class ArrayIndex:
         """The k nearest items of every query, exactly.
 
         Args:
-            queries: (q, d) NumPy or torch; of another dimension than the index: zero-padded, as in `search`.
+            queries: (q, d) NumPy or torch, by the model of the index: d is its `dimension`.
             k: neighbours a query.
             exact: of no effect: this index always is.
             exclude: (q,) the id to leave out of each query's list; an id that the index lacks leaves out none.
@@ -81,10 +79,16 @@ class ArrayIndex:
 
         Raises:
             DataError: as `search` does.
+            IncompatibleError: queries of another dimension.
             IncompatibleError: ids to leave out that cannot be compared with those of the index.
         """
+        if queries.ndim == 2 and queries.shape[1] != self.dimension:
+            raise IncompatibleError(
+                f"the queries have {queries.shape[1]} dimensions and the index {self.dimension}; ask with vectors of the model "
+                "of the index, or map the queries first: by an adapter, or by a Cut if their model was trained for that"
+            )
         rows = None if exclude is None else self._rows(as_numpy(exclude))
-        hits = self.searcher(queries, self.vectors, k, self.metric, exclude=rows)
+        hits = search(queries, self.vectors, k, self.metric, exclude=rows)
         return hits if self.ids is None else replace(hits, names=self.ids)
 
     def scan(self, batch: int = 10_000) -> Iterator[Features]:

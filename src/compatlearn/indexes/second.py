@@ -72,6 +72,9 @@ class Second(Index, Readable, Protocol):
     def counts(self) -> dict[str, int]:
         """How many rows carry which mark (a stamp without its digest); "" counts the rows without a second vector."""
 
+    def name_space(self, space: str) -> None:
+        """As `Upgradable.name_space`."""
+
     def drop(self) -> None:
         """Take all second vectors and their stamps away; the index is as it was before the first of them."""
 

@@ -18,6 +18,7 @@ WORDS = {
     "old": "old queries in the old gallery: what you have today",
     "old+head": "old queries through a head that knows the labels: no new model",
     "mapped": "new queries mapped into the old space",
+    "mapped+csls": "mapped, where items that are near to all kinds of queries go back",
     "fused": "the mapped query mixed with the old query",
     "translated": "stored vectors mapped into the new space, searched by new queries",
     "translated+fused": "translated, with the old query and the stored vector beside it",
@@ -61,10 +62,10 @@ def _content(plan: Mapping[str, Any], command: str, texts: Mapping[str, str], pi
     primary = str(plan.get("primary") or "")
     title = TITLES.get(primary, primary)
     why = str(plan.get("why") or "")
-    old = taken == "old"
+    old, gain = taken == "old", next((rung.get("gain") for rung in plan["rungs"] if rung["name"] == taken), None)
     examples = [_example(one, texts, pictures) for one in plan.get("examples") or ()]
     return {
-        "verdict": "undecided" if old else "yes",
+        "verdict": "undecided" if old or gain is None else "yes",
         "headline": "Keep the old model for now" if old else f"Recommended: {taken}",
         "what": WORDS.get(taken, ""),
         "why": why[:1].upper() + why[1:],

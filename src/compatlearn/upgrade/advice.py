@@ -1,6 +1,6 @@
 """Which rung to take: the cheapest that gives most of what the budget can buy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,43 +70,57 @@ def check_shares(budget: float, goal: float) -> None:
 
 
 def recommend(rungs: Sequence[Measured], primary: str, items: int, budget: float, goal: float) -> tuple[str, str]:
-    """The name of a rung, and why.
+    """The name of a rung, and why; where no gain over old queries is known, by what the rungs themselves score.
 
     Args:
-        rungs: cheapest first.
+        rungs: cheapest first; some were measured that embed nothing.
         primary: the figure that gains are of.
         items: of the gallery.
         budget: share of them that may be embedded anew.
-        goal: share of the best gain within the budget that is enough.
+        goal: share of the best gain within the budget that is enough; of the best score, where no gain is known.
+
+    Returns:
+        A name, "old" where nothing surely beats the old queries, and a sentence.
     """
-    affordable = [rung for rung in rungs if rung.gain is not None and rung.cost.encoder_items <= budget * items]
-    if not affordable:
-        return "old", "the old queries were not given, so no gain over them can be shown; give them to compare"
-    better = [rung for rung in affordable if rung.gain is not None and rung.gain.low > 0]
+    affordable = [rung for rung in rungs if rung.figures and rung.cost.encoder_items <= budget * items]
+    known = [rung for rung in affordable if rung.gain is not None]
+    title, within = TITLES[primary], f"that embed no more than {budget:.0%} of the gallery"
+    if not known:
+        best, taken = _cheapest(affordable, lambda rung: rung.figures[primary].value, goal)
+        text = f"{taken.name} has {_shown(taken.figures[primary])} % {title}"
+        score = f"{100 * best.figures[primary].value:.1f}"
+        text += f", the most of all {within}" if taken is best else _enough(goal, f"{score} of {best.name}")
+        return taken.name, f"{text}; the old queries were not given, so no gain over them can be shown: give them to compare"
+    better = [rung for rung in known if rung.gain is not None and rung.gain.low > 0]
     if not better:
         return (
             "old",
             f"no rung within the budget of {budget:.0%} of the gallery surely beats the old queries: keep the old model",
         )
-    best = max(better, key=lambda rung: _gain(rung))
-    enough = goal * _gain(best)
-    taken = next(rung for rung in better if _gain(rung) >= enough)
-    text = f"{taken.name} gains {_points(taken)} points of {TITLES[primary]} over the old queries"
-    if taken is not best:
-        text += f", at least {goal:.0%} of the {_gain(best) * 100:+.1f} of {best.name}, and costs less"
-    else:
-        text += f", the most of all that embed no more than {budget:.0%} of the gallery"
+    best, taken = _cheapest(better, _gain, goal)
+    assert taken.gain is not None
+    text = f"{taken.name} gains {_shown(taken.gain, '+')} points of {title} over the old queries"
+    text += f", the most of all {within}" if taken is best else _enough(goal, f"{_gain(best) * 100:+.1f} of {best.name}")
     backfill = next((rung for rung in rungs if rung.name == "backfill" and rung.gain is not None), None)
     if backfill is not None and backfill is not taken:
         text += f"; a backfill gains {_gain(backfill) * 100:+.1f}"
     return taken.name, text
 
 
+def _cheapest(rungs: Sequence[Measured], worth: Callable[[Measured], float], goal: float) -> tuple[Measured, Measured]:
+    """The best rung, and the first that is worth enough of it."""
+    best = max(rungs, key=worth)
+    return best, next(rung for rung in rungs if worth(rung) >= goal * worth(best))
+
+
+def _enough(goal: float, best: str) -> str:
+    return f", at least {goal:.0%} of the {best}, and costs less"
+
+
 def _gain(rung: Measured) -> float:
     return 0.0 if rung.gain is None else rung.gain.value
 
 
-def _points(rung: Measured) -> str:
-    assert rung.gain is not None
-    value, low, high = (f"{100 * number:+.1f}" for number in (rung.gain.value, rung.gain.low, rung.gain.high))
+def _shown(figure: Figure, sign: str = "") -> str:
+    value, low, high = (f"{100 * number:{sign}.1f}" for number in (figure.value, figure.low, figure.high))
     return f"{value} [{low}, {high}]"

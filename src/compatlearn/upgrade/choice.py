@@ -16,9 +16,9 @@ from ..evaluation.figures import mean_of
 from ..evaluation.relevance import Relevance
 from ..metric import Metric
 from .case import Case, Rows, directed
-from .maps import FUSE, JOIN, Maps, Methods, Pairs, crossed, fit, fit_gallery
+from .maps import FUSE, JOIN, Maps, Methods, Pairs, crossed, fit, fit_gallery, sampled
 from .order import NONE
-from .rungs import Search, ask_fused, ask_joined, ask_mapped, ask_old, ask_translated
+from .rungs import Found, Search, ask_fused, ask_joined, ask_mapped, ask_old, ask_translated
 from .truth import AGREEING, Agreeing, Judged
 
 TRIED = 3000  # pairs that methods are tried on, at most
@@ -87,7 +87,10 @@ class Bench:
         maps = Maps(methods, case.new, case.items, case.old)
         if QUERY in directions:
             adapter = fit(fitted, methods.query, QUERY, case.metric, self.seed, self.others)
-            maps = replace(maps, mapped=directed(adapter.transform(case.new), case.metric))
+            own = np.full(len(case.items), -1)
+            own[self.inside] = np.arange(len(self.inside))
+            sample = sampled(fitted.new, own, adapter, case.metric)
+            maps = replace(maps, mapped=directed(adapter.transform(case.new), case.metric), sample=sample)
         if GALLERY in directions:
             adapter = fit_gallery(fitted, methods, case.metric, self.seed)
             if isinstance(adapter.network_, KernelNetwork):
@@ -100,7 +103,10 @@ class Bench:
 
     def scores(self, ask: Search, maps: Maps) -> Float[np.ndarray, " q"]:
         """What every query scores."""
-        found = ask(self.case, maps, self.case.rows, NONE)
+        return self.judged(ask(self.case, maps, self.case.rows, NONE))
+
+    def judged(self, found: Found) -> Float[np.ndarray, " q"]:
+        """What every query scores by what it found."""
         return self.case.truth.scores(self.case.rows, found)[self.case.truth.primary]
 
     def labelled(self) -> "Bench":
@@ -150,10 +156,11 @@ def choose(
         QUERY: (bench.labelled(), free if pairs.labels is None else CANDIDATES, ask_mapped),
         GALLERY: (bench, TRANSLATING, ask_translated),
     }
+    before = ask_old(bench.case, bench.maps(Methods("", ""), ()), bench.case.rows, NONE)
     taken: dict[str, Maps] = {}
     trials: dict[str, Any] = {}
     for direction, (judge, names, ask) in roads.items():
-        tried = _try(judge, direction, names, ask, tell)
+        tried = _try(judge, direction, names, ask, before, tell)
         best = _best({name: one.scores for name, one in tried.items()}, USUAL[direction], seed)
         taken[direction] = tried[best].maps
         trials[direction] = {name: one.to_dict(len(bench.inside), seed) for name, one in tried.items()}
@@ -164,14 +171,14 @@ def choose(
     return methods, trials
 
 
-def _try(bench: Bench, direction: str, names: tuple[str, ...], ask: Search, tell: Tell) -> dict[str, Tried]:
-    """Every method of a direction that can be fitted.
+def _try(bench: Bench, direction: str, names: tuple[str, ...], ask: Search, before: Found, tell: Tell) -> dict[str, Tried]:
+    """Every method of a direction that can be fitted; `before` is what old queries find.
 
     Raises:
         TrainingError: there is none.
     """
     what = "top-1" if bench.case.truth.primary == "top1" else "agreement with a backfill"
-    old = bench.scores(ask_old, bench.maps(Methods("", ""), ())).mean()
+    old = bench.judged(before).mean()
     zero = not np.linalg.norm(bench.pairs.old, axis=1).all()
     tried: dict[str, Tried] = {}
     for name in names:

@@ -10,6 +10,7 @@ from .case import Case, directed
 from .maps import Methods, Pairs, fit_gallery
 from .measure import Part
 from .rungs import ask_partial
+from .sample import sample_items
 from .truth import AGREEING
 
 SHARES = (0.0, 0.1, 0.2, 0.5, 1.0)  # of the gallery, embedded anew
@@ -42,14 +43,15 @@ def learning_curve(case: Case, pairs: Pairs, methods: Methods, seed: int) -> Cur
     """The translated gallery with a sixteenth of the pairs, an eighth, …, all of them.
 
     Args:
-        case: queries and items; parts of them where there are many.
+        case: queries and items; of many, parts that hold what answers the queries.
         pairs: that maps are fitted to.
         methods: the method of the gallery.
         seed: of the draws.
     """
     random = np.random.default_rng(seed)
-    items = np.sort(random.permutation(len(case.items))[:ITEMS])
+    drawn_items = random.permutation(len(case.items))
     rows = np.sort(random.permutation(len(case))[:QUERIES])
+    items = sample_items(case.truth.answers(rows), drawn_items, ITEMS)
     order = random.permutation(len(pairs))
     places = np.full(len(case.items) + 1, -1)  # of every item among those drawn; the last is that of "none"
     places[items] = np.arange(len(items))

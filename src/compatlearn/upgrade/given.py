@@ -7,11 +7,13 @@ from jaxtyping import Int
 
 from ..errors import DataError, IncompatibleError
 from ..evaluation.relevance import Relevance
+from ..features.classes import drawn_together
 from ..features.features import Features
 from ..features.ids import Items, check_space, require_rows, rows_of
 from ..metric import Metric
 from .case import Case, Rows, directed
 from .maps import Pairs
+from .sample import sample_items
 from .truth import AGREEING, Agreeing, Judged, Truth
 
 FEWEST = 30  # pairs: of fewer nothing is left to fit once some are kept out to choose by
@@ -25,7 +27,6 @@ class Given:
 
     Attributes:
         pairs: what the maps are fitted to.
-        pair_ids: (m,) their ids.
         case: queries and gallery without the pairs, with a truth; None where nothing says what is right.
         new_queries: (q, d_new) new vectors of the queries; None where there are none.
         items: how many the whole gallery has.
@@ -34,7 +35,6 @@ class Given:
     """
 
     pairs: Pairs
-    pair_ids: np.ndarray
     case: Case | None
     new_queries: np.ndarray | None
     items: int
@@ -61,12 +61,15 @@ def gather(
     """
     gallery = Items.of(old_gallery, "the old gallery")
     fresh = Items.of(pairs_new, "the new pairs")
+    queries = None if new_queries is None else Items.of(new_queries, "the new queries")
+    if queries is not None:
+        _check_widths(queries, fresh, "new")
     stored = gallery if pairs_old is None else Items.of(pairs_old, "the old pairs")
     _check_widths(stored, gallery, "old")
     check_space(stored, gallery)
     places = require_rows(fresh, stored)
     notes: list[str] = []
-    chosen = _not_asked(fresh, new_queries, notes)
+    chosen = _not_asked(fresh, queries, notes)
     if len(chosen) < FEWEST:
         raise DataError(f"{len(chosen)} pairs cannot tell one map from another; give {FEWEST} at least, better thousands")
     own = rows_of(fresh, gallery)  # -1 for a pair that is not in the gallery
@@ -83,8 +86,7 @@ def gather(
     left[own[chosen][own[chosen] >= 0]] = False
     rest = np.flatnonzero(left)
     if len(rest) > SEARCHED:
-        rest = np.sort(np.random.default_rng(seed).permutation(rest)[:SEARCHED])
-        notes.append(f"{SEARCHED} of {int(left.sum())} items, drawn at random, are searched")
+        rest = _part(rest, _judged_items(gallery, queries, relevance), seed, notes)
     new_rows = _new_vectors(rest, known, fresh, gallery, backfill, metric)
     labels = pairs_new.labels if pairs_new.has_labels else None
     pairs = Pairs(
@@ -93,19 +95,40 @@ def gather(
         None if labels is None else labels[chosen],
     )
     case = None
-    if new_queries is not None:
-        case = _case(old_gallery, gallery, rest, new_rows, new_queries, old_queries, relevance, metric, notes)
-    asked = None if new_queries is None else _rows(Items.of(new_queries, "the new queries"), None, metric)
-    return Given(pairs, fresh.ids[chosen], case, asked, len(gallery), int((own >= 0).sum()), tuple(notes))
+    if queries is not None:
+        case = _case(old_gallery, gallery, rest, new_rows, queries, old_queries, relevance, metric, notes)
+    asked = None if queries is None else _rows(queries, None, metric)
+    return Given(pairs, case, asked, len(gallery), int((own >= 0).sum()), tuple(notes))
 
 
-def _not_asked(fresh: Items, new_queries: Features | None, notes: list[str]) -> Int[np.ndarray, " m"]:
+def _judged_items(gallery: Items, queries: Items | None, relevance: Relevance | None) -> Int[np.ndarray, " k"]:
+    """Rows of the gallery that were judged for a query."""
+    if relevance is None or queries is None:
+        return np.zeros(0, dtype=np.int64)
+    return relevance.at(queries.ids, gallery.ids).judged_items(np.arange(len(queries)))
+
+
+def _part(rest: Int[np.ndarray, " n"], judged: Int[np.ndarray, " k"], seed: int, notes: list[str]) -> Int[np.ndarray, " m"]:
+    """Of very many items, those that are searched: all that were judged, so that none is missing where it should be found."""
+    judged = np.intersect1d(judged, rest)
+    part = sample_items(judged, np.random.default_rng(seed).permutation(rest), SEARCHED)
+    if len(judged):
+        notes.append(
+            f"{len(part):,} of {len(rest):,} items are searched: the {len(judged):,} that were judged, and others drawn at "
+            "random; with fewer wrong answers about, every rung, the old queries too, scores higher than in the whole gallery"
+        )
+    else:
+        notes.append(
+            f"{len(part):,} of {len(rest):,} items, drawn at random, are searched; the figures are of this part, not of the "
+            "whole gallery"
+        )
+    return part
+
+
+def _not_asked(fresh: Items, queries: Items | None, notes: list[str]) -> Int[np.ndarray, " m"]:
     """Numbers of the pairs that are no queries: a map must not be measured with what it was fitted to."""
     rows = np.arange(len(fresh))
-    if new_queries is None:
-        return rows
-    queries = Items.of(new_queries, "the new queries")
-    if queries.ids.dtype.kind != fresh.ids.dtype.kind or not _same_ids(queries, fresh):
+    if queries is None or queries.ids.dtype.kind != fresh.ids.dtype.kind or not _same_ids(queries, fresh):
         return rows
     kept = rows[~np.isin(fresh.ids, queries.ids)]
     if len(kept) < len(rows):
@@ -162,14 +185,13 @@ def _case(
     gallery: Items,
     rest: Int[np.ndarray, " n"],
     fresh: Rows | None,
-    new_queries: Features,
+    queries: Items,
     old_queries: Features | None,
     relevance: Relevance | None,
     metric: Metric,
     notes: list[str],
 ) -> Case | None:
     """The users' queries, if anything says what answers them."""
-    queries = Items.of(new_queries, "the new queries")
     if len(rest) == 0:
         raise DataError("every item of the gallery is a pair, so nothing is left to search; give fewer pairs")
     items = Items.of(old_gallery.take(rest), "the old gallery")
@@ -214,28 +236,15 @@ def _same_ids(queries: Items, items: Items) -> bool:
     return not (queries.ids_from.startswith("row") or items.ids_from.startswith("row"))
 
 
-def check_queries(new_queries: Features | None, pairs_new: Features) -> None:
-    """Refuse queries of another dimension than the pairs.
-
-    Raises:
-        IncompatibleError: they differ.
-    """
-    if new_queries is not None and new_queries.dimension != pairs_new.dimension:
-        raise IncompatibleError(
-            f"the new queries have {new_queries.dimension} dimensions and the new pairs {pairs_new.dimension}; "
-            "both must be of the new model"
-        )
-
-
 def with_classes(given: Given, new_queries: Features | None) -> Given:
     """The same, with intervals that draw whole classes of queries.
 
     Raises:
-        DataError: queries without labels, or of one class.
+        DataError: queries without labels or of one class, or none that can be judged.
     """
-    labels = None if new_queries is None else new_queries.labels
-    if given.case is None or labels is None:
-        raise DataError("the new queries have no labels, so cluster='class' has no classes to draw; give labels, or 'query'")
-    if len(np.unique(labels)) < 2:
-        raise DataError(f"all {len(labels)} queries are of one class; cluster='class' needs two at least, better 50")
-    return replace(given, case=replace(given.case, clusters=np.asarray(labels)))
+    if given.case is None or new_queries is None:
+        raise DataError(
+            "cluster='class' draws classes of the new queries, and pairs ask in their place, for nothing says what answers a "
+            "query; give queries with labels or judgements, or cluster='query'"
+        )
+    return replace(given, case=replace(given.case, clusters=drawn_together("the new queries", new_queries.labels)))

@@ -8,14 +8,16 @@ import numpy as np
 from jaxtyping import Int
 
 from ..adapters.adapter import Adapter
+from ..adapters.folds import cross_fitted
 from ..adapters.methods import ADAPTERS, GALLERY, QUERY
 from ..adapters.references import with_head
 from ..metric import Metric
 from .case import Case, Rows, directed
 
-FOLDS = 5  # of pairs that are translated by a fit which has not seen them
 FUSE = 1.5  # weight of the mapped query beside the old one
 JOIN = (0.2, 0.25)  # weights of h(o(q)) beside n(q), and of the old space beside the new one
+SAMPLED = 1000  # known queries that hubness is measured with, at most
+ENOUGH = 100  # logged queries, of which an item's ten nearest are near
 HEAD = "neighbour-head"  # the head of old+head and backfill+head, unless the query map is one itself
 OLD_HEAD, NEW_HEAD = "old-head", "new-head"
 
@@ -78,6 +80,19 @@ class Methods:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Mapped queries that are known beforehand: of the log, or of the pairs.
+
+    Attributes:
+        mapped: (s, d_old) in the old space, g(n).
+        own: (n,) for each item the one that is the item itself, -1 for none.
+    """
+
+    mapped: Rows
+    own: Int[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
 class Maps:
     """The maps applied to a case.
 
@@ -88,6 +103,7 @@ class Maps:
         asked: (q, d_new) old queries in the new space, h(o(q)); None where the old model was not run on queries.
         old_head: (q, d_old) old queries through a head of the old space; None without labels or old queries.
         new_head: (q, d_new) new queries through a head of the new space; None without labels.
+        sample: queries that hubness is measured with; None where no query was mapped.
     """
 
     methods: Methods
@@ -96,6 +112,7 @@ class Maps:
     asked: Rows | None
     old_head: Rows | None = None
     new_head: Rows | None = None
+    sample: Sample | None = None
 
     def of(self, rows: Int[np.ndarray, " r"]) -> "Maps":
         """Those of some queries."""
@@ -166,13 +183,17 @@ def fit_heads(pairs: Pairs, methods: Methods, seed: int) -> dict[str, Adapter]:
     return {name: with_head(method, side, pairs.labels, seed=seed) for name, side in sides.items()}
 
 
-def apply_maps(case: Case, methods: Methods, adapters: Mapping[str, Adapter]) -> Maps:
+def apply_maps(
+    case: Case, methods: Methods, adapters: Mapping[str, Adapter], pairs: Pairs, log: Int[np.ndarray, " l"] | None = None
+) -> Maps:
     """What the rungs need of a case.
 
     Args:
         case: queries and items, none of them among the pairs that were fitted.
         methods: what was fitted.
         adapters: as `fit_maps` gives them, with those of `fit_heads` where there are any.
+        pairs: that were fitted.
+        log: (l,) numbers of the queries that were fitted as well.
     """
 
     def through(name: str, vectors: Rows | None) -> Rows | None:
@@ -184,14 +205,47 @@ def apply_maps(case: Case, methods: Methods, adapters: Mapping[str, Adapter]) ->
     assert mapped is not None
     assert translated is not None
     heads = through(OLD_HEAD, case.old), through(NEW_HEAD, case.new)
-    return Maps(methods, mapped, translated, through(GALLERY, case.old), *heads)
+    sample = sampled(*known_queries(case, pairs, log), adapters[QUERY], case.metric)
+    return Maps(methods, mapped, translated, through(GALLERY, case.old), *heads, sample=sample)
+
+
+def known_queries(case: Case, pairs: Pairs, log: Int[np.ndarray, " l"] | None = None) -> tuple[Rows, Int[np.ndarray, " n"]]:
+    """What hubness is measured with: logged queries, which are what will be asked; the pairs too where these are few.
+
+    Args:
+        case: queries and items.
+        pairs: none of them an item.
+        log: (l,) numbers of the queries that are known beforehand.
+
+    Returns:
+        New vectors, and (n,) for each item the one that is the item itself, -1 for none.
+    """
+    asked = np.zeros(0, dtype=np.int64) if log is None else log
+    first = 0 if len(asked) >= ENOUGH else len(pairs)
+    places = np.full(len(case.items) + 1, -1)  # the last is that of "none"
+    places[case.own[asked]] = first + np.arange(len(asked))
+    return np.concatenate([pairs.new[:first], case.new[asked]]), places[:-1]
+
+
+def sampled(known: Rows, own: Int[np.ndarray, " n"], adapter: Adapter, metric: Metric) -> Sample:
+    """Some thousand known queries, mapped: hubness changes little with more.
+
+    Args:
+        known: (m, d_new) logged queries or pairs.
+        own: (n,) for each item the one that is the item itself, -1 for none.
+        adapter: of the query direction.
+        metric: what ranks.
+    """
+    rows = np.sort(np.random.default_rng(0).permutation(len(known))[:SAMPLED])
+    places = np.full(len(known) + 1, -1)  # the last is that of "none"
+    places[rows] = np.arange(len(rows))
+    return Sample(directed(adapter.transform(known[rows]), metric), places[own])
 
 
 def crossed(pairs: Pairs, methods: Methods, metric: Metric, seed: int) -> Rows:
     """(m, d_new) the pairs' old vectors, each translated by a fit that has not seen it."""
-    folds = np.random.default_rng(seed).permutation(len(pairs)) % FOLDS
-    translated = np.empty_like(pairs.new)
-    for fold in range(FOLDS):
-        adapter = fit_gallery(pairs.take(folds != fold), methods, metric, seed)
-        translated[folds == fold] = directed(adapter.transform(pairs.old[folds == fold]), metric)
-    return translated
+
+    def translate(fitted: Int[np.ndarray, " i"], others: Int[np.ndarray, " o"]) -> Rows:
+        return directed(fit_gallery(pairs.take(fitted), methods, metric, seed).transform(pairs.old[others]), metric)
+
+    return cross_fitted(len(pairs), translate, seed)

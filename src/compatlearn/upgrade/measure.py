@@ -9,6 +9,7 @@ from jaxtyping import Int
 from ..adapters.adapter import Adapter
 from ..adapters.task import Tell, silent
 from ..evaluation.metrics import negative_flips
+from ..indexes.csls import NEIGHBOURS
 from .advice import Measured
 from .case import Case, Rows, directed
 from .cost import cost_of
@@ -77,7 +78,7 @@ def maps_for(
     if case.old is None or len(case) < LOGGED * 2 * len(pairs):
         tell("fitting the maps")
         adapters = fit_maps(pairs, methods, case.metric, seed, others) | heads
-        return [Part(case.rows, apply_maps(case, methods, adapters), pairs, None, seed)], adapters
+        return [Part(case.rows, apply_maps(case, methods, adapters, pairs), pairs, None, seed)], adapters
     order = np.random.default_rng(seed).permutation(len(case))
     halves = [np.sort(half) for half in np.array_split(order, 2)]
     parts = []
@@ -85,7 +86,7 @@ def maps_for(
         tell(f"fitting the maps, {number} of 2")
         log = Pairs(case.new[rest], case.old[rest])
         adapters = fit_maps(pairs, methods, case.metric, seed, others, log) | heads
-        parts.append(Part(rows, apply_maps(case, methods, adapters).of(rows), pairs, log, seed))
+        parts.append(Part(rows, apply_maps(case, methods, adapters, pairs, rest).of(rows), pairs, log, seed))
     return parts, adapters
 
 
@@ -169,6 +170,7 @@ def method_of(rung: str, methods: Methods) -> str:
         "old+head": head_method(methods),
         "mapped": methods.query,
         "fused": f"{methods.query}, weight {methods.fuse:g}",
+        "mapped+csls": f"{methods.query}, CSLS of {NEIGHBOURS}",
         "translated": methods.gallery,
         "translated+fused": f"{methods.gallery}, weights {share:g} and {weight:g}",
         "cascade": f"of fused ({methods.query})",

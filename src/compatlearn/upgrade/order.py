@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from ..adapters.kernel_fit import kernel_ridge_map
 from ..adapters.pairs import Pairs as Matched
 from ..adapters.task import Task
+from ..indexes.exact import search
+from ..metric import Metric
 from .case import Case, Rows
 from .maps import Pairs
 
@@ -39,7 +41,7 @@ def order_of(
     drawn = np.random.default_rng(seed).permutation(len(case.items))
     if name == "random":
         return drawn
-    worth = _predicted_error(case.items, pairs, crossed, seed) if "error" in name else _density(translated, log)
+    worth = _predicted_error(case.items, pairs, crossed, seed) if name == "error" else _density(translated, log, case.metric)
     return drawn[np.argsort(-worth[drawn], kind="stable")]
 
 
@@ -52,12 +54,7 @@ def _predicted_error(items: Rows, pairs: Pairs, crossed: Rows, seed: int) -> Flo
     return np.maximum(network(torch.from_numpy(items)).numpy()[:, 0], 0)
 
 
-def _density(translated: Rows, log: Rows) -> Float[np.ndarray, " n"]:
+def _density(translated: Rows, log: Rows, metric: Metric) -> Float[np.ndarray, " n"]:
     """How often an item is among the first of a query of the log."""
-    counts = np.zeros(len(translated))
-    near = min(NEAR, len(translated))
-    for start in range(0, len(log), 256):
-        scores = log[start : start + 256] @ translated.T
-        first = np.argpartition(-scores, near - 1, axis=1)[:, :near]
-        counts += np.bincount(first.ravel(), minlength=len(translated))
-    return counts / max(1, len(log))
+    found = np.asarray(search(log, translated, min(NEAR, len(translated)), metric).indices)
+    return np.bincount(found.ravel(), minlength=len(translated)) / len(log)

@@ -18,7 +18,7 @@ from .case import Case, Rows
 from .choice import TRIED, Bench, choose
 from .cost import microseconds
 from .curves import Curve, learning_curve, partial_curve
-from .given import Given, check_queries, gather, with_classes
+from .given import Given, gather, with_classes
 from .maps import OLD_HEAD, crossed, fit_maps
 from .measure import ORDER, Part, examples_of, maps_for, measured, orders_of, reason_of, score
 from .result import Plan
@@ -89,7 +89,6 @@ def plan(
         for name, one in {"pairs_old": pairs_old, "new": new_queries, "old": old_queries, "backfill": backfill}.items()
     }
     gallery, fresh = as_features(old_gallery), as_features(pairs_new)
-    check_queries(sides["new"], fresh)
     given = gather(gallery, fresh, sides["pairs_old"], sides["new"], sides["old"], relevance, sides["backfill"], metric, seed)
     if check_cluster(cluster) == "class":
         given = with_classes(given, sides["new"])
@@ -156,6 +155,7 @@ def _plan(given: Given, metric: Metric, budget: float, goal: float, seed: int, t
         given.notes,
         examples_of(case, scored, name),
         adapters,
+        case.scale,
     )
 
 

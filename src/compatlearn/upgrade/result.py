@@ -19,7 +19,7 @@ class Plan:
 
     Attributes:
         rungs: cheapest first.
-        recommended: name of the rung to take; "old": keep the old model.
+        recommended: name of the rung to take; "old": keep the old model. Whether it gains anything is in `gains`.
         why: in one sentence.
         primary: the figure that gains are of.
         measured: in words, what was asked and searched.
@@ -36,6 +36,8 @@ class Plan:
         notes: what a reader should know.
         examples: some queries with what they found before and after.
         adapters: the fitted maps, by direction.
+        scale: how much larger squared distances are in the new space; the weight of the old space beside it counts as many
+            times. 1 where only directions count.
     """
 
     rungs: tuple[Measured, ...]
@@ -55,10 +57,17 @@ class Plan:
     notes: tuple[str, ...]
     examples: tuple[dict[str, Any], ...] = ()
     adapters: dict[str, Adapter] = field(default_factory=dict)
+    scale: float = 1.0
 
     def rung(self, name: str) -> Measured:
         """The rung of that name."""
         return next(rung for rung in self.rungs if rung.name == name)
+
+    @property
+    def gains(self) -> bool:
+        """Whether the recommended rung surely beats the old queries; False where these were not measured."""
+        gain = self.rung(self.recommended).gain
+        return gain is not None and gain.low > 0
 
     def __str__(self) -> str:
         return as_text(self.__rich__())
@@ -79,7 +88,7 @@ class Plan:
             "pairs": self.pairs,
             "budget": self.budget,
             "metric": self.metric,
-            "methods": self.methods.to_dict(),
+            "methods": self.methods.to_dict() | {"scale": self.scale},
             "trials": self.trials,
             "far_queries": self.far,
             "learning_curve": self.learning.to_dict(),

@@ -8,13 +8,16 @@ import numpy as np
 from jaxtyping import Int
 
 from ..indexes.among import nearest_among
+from ..indexes.csls import hubness, reranked
+from ..indexes.exact import search
 from .case import Case, Rows, joined, mixed
 from .maps import Maps
 from .order import NONE, Embedded
 
-CANDIDATES = 100  # items that a cascade embeds for a query
+CANDIDATES = 100  # items that a cascade embeds for a query, or that CSLS ranks
 OLD_QUERIES, CONTENTS, SPACE = "old model on queries", "item contents", "room for vectors of the new dimension"
 LABELS = "labels of the pairs"
+NUMBER = "one number per item, kept beside the index"
 
 Found = Int[np.ndarray, "q k"]
 Search: TypeAlias = Callable[[Case, Maps, Int[np.ndarray, " q"], Embedded], Found]
@@ -62,6 +65,14 @@ def ask_mapped(case: Case, maps: Maps, rows: Int[np.ndarray, " q"], first: Embed
 def ask_fused(case: Case, maps: Maps, rows: Int[np.ndarray, " q"], first: Embedded) -> Found:
     """(o(q) + w g(n(q))) · o(x)."""
     return case.search(mixed(_old(case)[rows], maps.mapped, maps.methods.fuse, case.metric), case.items, rows)
+
+
+def ask_mapped_csls(case: Case, maps: Maps, rows: Int[np.ndarray, " q"], first: Embedded) -> Found:
+    """2 g(n(q)) · o(x) − r(x) among the first hits of an untouched index."""
+    assert maps.sample is not None  # wherever queries are mapped
+    away = hubness(case.items, maps.sample.mapped, case.metric, exclude=maps.sample.own)
+    hits = search(maps.mapped, case.items, min(CANDIDATES, len(case.items)), case.metric, exclude=case.own[rows])
+    return np.asarray(reranked(hits, away, case.depth).indices)
 
 
 def ask_translated(case: Case, maps: Maps, rows: Int[np.ndarray, " q"], first: Embedded) -> Found:
@@ -129,6 +140,7 @@ RUNGS = (  # cheapest first
     Rung("old", "o(q) · o(x)", ask_old, (OLD_QUERIES,), old_queries=True),
     Rung("old+head", "k(o(q)) · o(x)", ask_old_head, (OLD_QUERIES, LABELS), old_queries=True, labels=True),
     Rung("mapped", "g(n(q)) · o(x)", ask_mapped),
+    Rung("mapped+csls", f"2 g(n(q)) · o(x) − r(x) among {CANDIDATES}", ask_mapped_csls, (NUMBER,)),
     Rung("fused", "(o(q) + w g(n(q))) · o(x)", ask_fused, (OLD_QUERIES,), old_queries=True),
     Rung("translated", "n(q) · h(o(x))", ask_translated, (SPACE,)),
     Rung(

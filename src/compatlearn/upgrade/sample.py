@@ -1,4 +1,4 @@
-"""Which items of a gallery become pairs."""
+"""Which items of a gallery become pairs, and which of very many are searched."""
 
 from typing import Literal
 
@@ -51,3 +51,22 @@ def sample_pairs(
         taken.append(int(nearest.argmax()))
         nearest = np.minimum(nearest, np.square(points - points[taken[-1]]).sum(axis=1))
     return np.sort(pool[taken])
+
+
+def sample_items(keep: Int[np.ndarray, " k"], drawn: Int[np.ndarray, " n"], most: int) -> Int[np.ndarray, " m"]:
+    """Rows of a gallery to search: those that decide what is right, and others as they were drawn.
+
+    Args:
+        keep: (k,) rows that are taken in any case; they may be more than `most`.
+        drawn: (n,) all rows in random order.
+        most: how many rows are wanted, those that are kept included.
+
+    Returns:
+        (m,) ascending.
+
+    >>> import numpy as np
+    >>> sample_items(np.array([5, 1]), np.array([3, 5, 0, 2, 1, 4]), 4)
+    array([0, 1, 3, 5])
+    """
+    others = drawn[~np.isin(drawn, keep)]
+    return np.sort(np.concatenate([keep, others[: max(0, most - len(keep))]]))

@@ -37,6 +37,10 @@ class Truth(Protocol):
         """Whether the first hit is a right answer; arguments as for `scores`."""
         ...
 
+    def answers(self, rows: Int[np.ndarray, " q"]) -> Int[np.ndarray, " m"]:
+        """(m,) ascending rows of the items without which a part of the gallery would judge these queries otherwise."""
+        ...
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -66,6 +70,9 @@ class Judged:
     def first_right(self, rows: Int[np.ndarray, " q"], found: Int[np.ndarray, "q k"]) -> Bool[np.ndarray, " q"]:
         return self.relevance.of(rows, found[:, :1])[:, 0]
 
+    def answers(self, rows: Int[np.ndarray, " q"]) -> Int[np.ndarray, " m"]:
+        return self.relevance.judged_items(rows)
+
 
 @dataclass(frozen=True)
 class Agreeing:
@@ -84,3 +91,6 @@ class Agreeing:
 
     def first_right(self, rows: Int[np.ndarray, " q"], found: Int[np.ndarray, "q k"]) -> Bool[np.ndarray, " q"]:
         return (found[:, :1] == self.wanted[rows]).any(axis=1)
+
+    def answers(self, rows: Int[np.ndarray, " q"]) -> Int[np.ndarray, " m"]:
+        return np.unique(self.wanted[rows][self.wanted[rows] >= 0])
