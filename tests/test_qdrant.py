@@ -99,11 +99,21 @@ def test_a_write_that_is_killed_leaves_nothing_that_counts_as_done(
     before(second, call, die)
     with pytest.raises(KeyboardInterrupt):
         second.write(again, normal(N, D_NEW, 4), stamps_of("new@1|translated", again.old))
-    assert second.counts() == ({"new@1|translated": N} if call == "delete_payload" else {"": N})
+    assert second.counts() == {"": N}
+    assert not np.isin(second.block(np.arange(N)).stamps, stamps_of(SAID, again.old)).any()
     assert write(second, second.block(np.arange(N))) == N
     assert second.counts() == {SAID: N}
     second.drop()
     assert state(client) == untouched
+
+
+def test_a_write_that_is_passed_by_leaves_the_stamp_that_shows_the_change(client: QdrantClient, second: QdrantSecond) -> None:
+    write(second, second.block(np.arange(N)))
+    block = second.block(np.arange(N))
+    client.update_vectors("my.items", [models.PointVectors(id=3, vector={"text": [2.0] * D})])
+    assert write(second, block) == N - 1
+    again = second.block(np.arange(N))
+    assert again.ids[again.stamps != stamps_of(SAID, again.old)].tolist() == [3]
 
 
 def test_a_stamp_that_the_application_carries_along_counts_for_nothing(client: QdrantClient, second: QdrantSecond) -> None:

@@ -243,9 +243,9 @@ class ChromaSecond(ChromaIndex):
         """As `Second.write`, as far as Chroma can: it has no conditions.
 
         The old vectors are read again right before; only rows that are there and unchanged get their new vector, which comes
-        with its stamp in one call. They are read once more right after; what has changed or gone by then is taken out again.
-        So an item that the application changes at any other moment is found by the digest in its stamp, and one that it
-        deletes is no longer met: searches, scans and counts leave out what the first collection lacks.
+        with its stamp in one call. They are read once more right after: what has changed by then is not counted, and the digest
+        in its stamp tells, as it does whenever an item changes later. One that is deleted is no longer met: searches, scans
+        and counts leave out what the first collection lacks.
         """
         then = dict(zip(block.ids.tolist(), zip(block.old, vectors, stamps.tolist(), strict=True), strict=True))
         return sum(self._write({one: then[one] for one in ids}) for ids in self._pages(list(then)))
@@ -255,10 +255,7 @@ class ChromaSecond(ChromaIndex):
             return 0
         rows, said = [then[one][1] for one in same], [{self.key: then[one][2]} for one in same]
         self._ask(self.rows.upsert, same, embeddings=np.array(rows, dtype=np.float32), metadatas=said)
-        lasting = set(self._unchanged({one: then[one] for one in same}))
-        if changed := [one for one in same if one not in lasting]:
-            self._ask(self.rows.delete, ids=changed)
-        return len(lasting)
+        return len(self._unchanged({one: then[one] for one in same}))
 
     def _unchanged(self, then: dict[str, Any]) -> list[str]:
         return [one for one, row in self.first._vectors(list(then)).items() if np.array_equal(row, then[one][0])]

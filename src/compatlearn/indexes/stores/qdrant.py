@@ -235,14 +235,16 @@ class QdrantSecond(QdrantIndex):
     def write(self, block: Block, vectors: Float[np.ndarray, "m d"], stamps: Shaped[np.ndarray, " m"]) -> int:
         """As `Second.write`, as far as Qdrant can: it has conditions on the payload, not on a vector.
 
-        Each point gets a claim in its payload, and loses its stamp; then the old vectors are read again; those unchanged get
-        their new vector on the condition that the claim is still there; then the stamp, in place of the claim. When the
-        application upserts a point, the claim vanishes with the old payload, and a deleted point is never made again. A stamp
-        counts only on a point that has a second vector. So whenever this is killed, what is unfinished has no stamp.
+        Each point gets a claim in its payload; then the old vectors are read again; those unchanged get their new vector on
+        the condition that the claim is still there; then their stamp; then the claims are taken away. When the application
+        upserts a point, the claim vanishes with the old payload, and a deleted point is never made again. A stamp counts only
+        on a point that has a second vector and no claim: whenever this is killed, what is unfinished is not taken for done.
 
         One window is left: an application that changes only the old vector (`update_vectors`), or that upserts with a payload
         read while the claim was there, in the milliseconds between the second reading and the write. Such a point has a new
         vector of its former state; the digest in its stamp tells. With replicas, this holds as far as they agree.
+
+        An upsert by the application takes the stamp away too: such a point looks like one that has never been written.
         """
         rows = dict(zip(block.ids.tolist(), zip(block.old, vectors, stamps.tolist(), strict=True), strict=True))
         step, ids = max(1, NUMBERS // max(self.dimension, self.first.dimension)), list(rows)

@@ -8,6 +8,7 @@ from ..second import SPACE, mark_of
 from .qdrant_server import Qdrant
 
 CLAIM = "_claim"  # a payload key that stands beside the stamp while a point is written
+UNFINISHED = ", unfinished"  # after the mark of a stamp whose point has a claim yet: which vector it has is not known
 PAGE = 10_000  # points without their vectors
 
 
@@ -24,9 +25,10 @@ class Stamps:
     def __init__(self, server: Qdrant, collection: str, first: str, name: str) -> None:
         self.server, self.collection, self.first, self.name = server, collection, first, name
         self.key, self.claim = name + SPACE, name + CLAIM
+        self._keys = [_path(self.key), _path(self.claim)]
 
     def of(self, ids: list[Any]) -> dict[Any, str]:
-        """Id → stamp of the points that have a second vector.
+        """Id → stamp of the points that have a second vector; it says so where a write was not finished.
 
         An application may carry a stamp along where it replaces a point; it counts for nothing without the vector.
 
@@ -35,19 +37,20 @@ class Stamps:
         """
         models = self.server.models
         conditions = [models.HasIdCondition(has_id=ids), models.HasVectorCondition(has_vector=self.name)]
-        wanted = {"limit": max(1, len(ids)), "with_payload": [_path(self.key)], "with_vectors": False}
+        wanted = {"limit": max(1, len(ids)), "with_payload": self._keys, "with_vectors": False}
         points = self.server.ask("scroll", self.collection, scroll_filter=models.Filter(must=conditions), **wanted)[0]
         return {point.id: self._stamp(point) for point in points}
 
     def counts(self) -> Counter[str]:
-        """Mark → number of points that have both vectors; "" counts those without a stamp."""
+        """Mark → number of points that have both vectors; "" counts those without a stamp, or with a claim."""
         having = self.server.having(self.first, self.name)
-        wanted = {"limit": PAGE, "with_payload": [_path(self.key)], "with_vectors": False}
+        wanted = {"limit": PAGE, "with_payload": self._keys, "with_vectors": False}
         pages = self.server.pages(self.collection, scroll_filter=having, **wanted)
-        return Counter(mark_of(self._stamp(point)) for page in pages for point in page)
+        marks = (mark_of(self._stamp(point)) for page in pages for point in page)
+        return Counter("" if said.endswith(UNFINISHED) else said for said in marks)
 
     def take(self, ids: list[Any]) -> Any:
-        """Put a claim in the place of these points' stamps.
+        """Put a claim beside these points' stamps.
 
         Args:
             ids: of points; those that are gone are passed by.
@@ -56,7 +59,7 @@ class Stamps:
             The condition that a point still has this claim.
         """
         models, token = self.server.models, uuid4().hex
-        self.server.ask("set_payload", self.collection, payload={self.key: "", self.claim: token}, points=self._named(ids))
+        self.server.ask("set_payload", self.collection, payload={self.claim: token}, points=self._named(ids))
         return models.FieldCondition(key=_path(self.claim), match=models.MatchValue(value=token))
 
     def put(self, rows: dict[Any, tuple[Any, str]], claim: Any) -> None:
@@ -95,11 +98,10 @@ class Stamps:
 
     def clear(self) -> None:
         """Take all stamps, claims and their index away."""
-        keys = [_path(self.key), _path(self.claim)]
-        for page in self.server.pages(self.collection, limit=PAGE, with_payload=keys, with_vectors=False):
+        for page in self.server.pages(self.collection, limit=PAGE, with_payload=self._keys, with_vectors=False):
             ids = [point.id for point in page if point.payload]
             if ids:
-                self.server.ask("delete_payload", self.collection, keys=keys, points=self._named(ids))
+                self.server.ask("delete_payload", self.collection, keys=self._keys, points=self._named(ids))
         if self._strict():
             self.server.ask("delete_payload_index", self.collection, field_name=_path(self.claim))
 
@@ -113,7 +115,9 @@ class Stamps:
         return models.Filter(must=[models.HasIdCondition(has_id=ids), *conditions])
 
     def _stamp(self, point: Any) -> str:
-        return str((point.payload or {}).get(self.key, ""))
+        payload = point.payload or {}
+        said, _, digest = str(payload.get(self.key, "")).partition("#")
+        return f"{said}{UNFINISHED if self.claim in payload else ''}#{digest}" if said else ""
 
 
 def _path(key: str) -> str:
