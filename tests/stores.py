@@ -26,6 +26,7 @@ class Store:
         rows: function() → every row as the store itself has it, to compare before and after.
         second: a name for a second vector.
         keeps_lengths: whether vectors come back as they were written, under cosine.
+        keeps_stamps: whether an item's stamp is still there after the application has replaced the item.
         ids: the kind of its ids; numbers are written as text where that is all it takes.
     """
 
@@ -36,6 +37,7 @@ class Store:
     rows: Callable[[], dict[Any, Any]]
     second: str = "embedding_v2"
     keeps_lengths: bool = True
+    keeps_stamps: bool = True
     ids: type = np.int64
 
     def open(self, metric: str) -> Any:
@@ -131,7 +133,8 @@ def qdrant(folder: Path, ids: Any, vectors: np.ndarray, metric: str) -> Iterator
         return {point.id: Point(point.vector, point.payload) for point in points}
 
     upsert(ids, vectors)
-    yield Store(f"qdrant:{place}#items.embedding", metric, upsert, delete, rows, keeps_lengths=metric != "cosine")
+    unit = metric == "cosine"
+    yield Store(f"qdrant:{place}#items.embedding", metric, upsert, delete, rows, keeps_lengths=not unit, keeps_stamps=False)
     server.close()
     memory.cleanup()
 

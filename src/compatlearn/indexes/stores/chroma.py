@@ -233,7 +233,7 @@ class ChromaSecond(ChromaIndex):
 
     def block(self, ids: Values) -> Block:
         """As `Second.block`."""
-        rows = self.first._vectors(list(np.asarray(ids).tolist()))
+        rows = self.first._vectors([one for one in np.asarray(ids).tolist() if isinstance(one, str)])
         known = self._stamps(list(rows))
         stamps = np.array([known.get(one, "") for one in rows], dtype=str)
         old = np.array(list(rows.values()), dtype=np.float32).reshape(len(rows), self.first.dimension)
