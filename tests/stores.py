@@ -28,6 +28,8 @@ class Store:
         rows: function() → every row as the store itself has it, to compare before and after.
         second: a name for a second vector.
         keeps_lengths: whether vectors come back as they were written, under cosine.
+        keeps_stamps: whether an item's stamp is still there after the application has replaced the item.
+        ids: the kind of its ids; numbers are written as text where that is all it takes.
     """
 
     address: str
@@ -37,6 +39,8 @@ class Store:
     rows: Callable[[], dict[Any, Any]]
     second: str = "embedding_v2"
     keeps_lengths: bool = True
+    keeps_stamps: bool = True
+    ids: type = np.int64
 
     def open(self, metric: str) -> Any:
         """The index, its metric named where the store does not say it."""
@@ -200,5 +204,84 @@ def postgres() -> str:
     return str(_server.get_uri())
 
 
+@contextmanager
+def qdrant(folder: Path, ids: Any, vectors: np.ndarray, metric: str) -> Iterator[Store]:
+    """A local folder with a collection `items`; the application uses the one client that a folder can have.
+
+    Every write is a commit of its own there: in memory, where there is such a place, that takes a tenth of the time.
+    """
+    from qdrant_client import QdrantClient, models
+
+    from compatlearn.indexes.stores.qdrant_server import connect
+
+    memory = tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else folder)
+    place = Path(memory.name) / "qdrant"
+    distance = {"euclidean": models.Distance.EUCLID, "cosine": models.Distance.COSINE, "dot": models.Distance.DOT}[metric]
+    made = QdrantClient(path=str(place))
+    made.create_collection("items", vectors_config={"embedding": models.VectorParams(size=vectors.shape[1], distance=distance)})
+    made.close()
+    server = connect(str(place))
+
+    def upsert(some: Any, rows: np.ndarray) -> None:
+        pairs = zip(np.asarray(some).tolist(), rows.tolist(), strict=True)
+        points = [
+            models.PointStruct(id=one, vector={"embedding": row}, payload={"content": f"text of {one}"}) for one, row in pairs
+        ]
+        server.client.upsert("items", points)
+
+    def delete(some: Any) -> None:
+        server.client.delete("items", points_selector=np.asarray(some).tolist())
+
+    def rows() -> dict[Any, Any]:
+        points = server.client.scroll("items", limit=10_000, with_vectors=True)[0]
+        return {point.id: Point(point.vector, point.payload) for point in points}
+
+    upsert(ids, vectors)
+    unit = metric == "cosine"
+    yield Store(f"qdrant:{place}#items.embedding", metric, upsert, delete, rows, keeps_lengths=not unit, keeps_stamps=False)
+    server.close()
+    memory.cleanup()
+
+
+@dataclass(eq=False)
+class Point:
+    """A point of Qdrant, equal to one that differs in the last bits: a search in a local folder scales what it ranks."""
+
+    vectors: dict[str, list[float]]
+    payload: dict[str, Any]
+
+    def __eq__(self, other: Any) -> bool:
+        near = all(np.allclose(row, other.vectors.get(name, np.nan), atol=1e-6) for name, row in self.vectors.items())
+        return near and len(self.vectors) == len(other.vectors) and self.payload == other.payload
+
+
+@contextmanager
+def chroma(folder: Path, ids: Any, vectors: np.ndarray, metric: str) -> Iterator[Store]:
+    """A folder with a collection `items`, whose ids are text."""
+    import chromadb
+
+    place = folder / "chroma"
+    client = chromadb.PersistentClient(str(place))
+    space = {"euclidean": "l2", "cosine": "cosine", "dot": "ip"}[metric]
+    items = client.create_collection("items", configuration={"hnsw": {"space": space}}, embedding_function=None)
+
+    def upsert(some: Any, rows: np.ndarray) -> None:
+        names = [str(one) for one in np.asarray(some).tolist()]
+        items.upsert(names, embeddings=rows, documents=[f"text of {one}" for one in names])
+
+    def delete(some: Any) -> None:
+        items.delete(ids=[str(one) for one in np.asarray(some).tolist()])
+
+    def rows() -> dict[Any, Any]:
+        found = items.get(include=["embeddings", "documents", "metadatas"])
+        parts = (found["embeddings"].tolist(), found["documents"], found["metadatas"])
+        return dict(zip(found["ids"], zip(*parts, strict=True), strict=True)) | {"": client.count_collections()}
+
+    upsert(ids, vectors)
+    yield Store(f"chroma:{place}#items", metric, upsert, delete, rows, ids=str)
+    client.close()
+
+
 _server: Any = None
-STORES = {"pgvector": pgvector, "lancedb": lancedb, "faiss": faiss, "features": features}
+STORES = {"pgvector": pgvector, "lancedb": lancedb, "qdrant": qdrant, "chroma": chroma, "faiss": faiss, "features": features}
+UUIDS = {"qdrant"}  # stores whose ids are no other texts
