@@ -47,6 +47,12 @@ class Store:
         return open_index(self.address, metric=None if self.metric else metric)
 
 
+def numbers(ids: Any) -> np.ndarray:
+    """Ids that were numbers before a store wrote them as text; -1 for none."""
+    ids = np.asarray(ids)
+    return np.where(ids == "", "-1", ids).astype(np.int64) if ids.dtype.kind == "U" else ids
+
+
 @contextmanager
 def pgvector(folder: Path, ids: Any, vectors: np.ndarray, metric: str) -> Iterator[Store]:
     """A table `items (id, embedding, content)` with an HNSW index, in a database of its own."""

@@ -15,7 +15,7 @@ from compatlearn.indexes.second import mark, stamps_of
 from compatlearn.migration.search import Road
 from compatlearn.migration.translate import translate
 from compatlearn.upgrade.case import directed, joined, mixed
-from stores import STORES, Store
+from stores import STORES, Store, numbers
 
 N, D_OLD, D_NEW = 150, 6, 9
 
@@ -74,7 +74,7 @@ def test_every_rung_finds_what_its_formula_says(store: Store) -> None:
     }
     for rung, ids in expected.items():
         found = road(store, rung).search(new, old, 5, exact=True)
-        assert found.ids.astype(np.int64).tolist() == ids, rung
+        assert numbers(found.ids).tolist() == ids, rung
         assert (np.diff(found.scores, axis=1) <= 1e-6).all(), rung
 
 
@@ -99,6 +99,6 @@ def test_a_column_of_two_models_is_not_searched(store: Store) -> None:
     translate(index, MAPS[GALLERY], store.second)
     second = index.second(store.second)
     block = second.block(np.arange(10).astype(store.ids))
-    second.write(block, NEW[block.ids.astype(np.int64)], stamps_of(mark("another@2", "embedded"), block.old))
+    second.write(block, NEW[numbers(block.ids)], stamps_of(mark("another@2", "embedded"), block.old))
     with pytest.raises(IncompatibleError, match=r"10 of 'another@2', 140 of 'new@1'"):
         road(store, "translated").search(new, None)

@@ -13,7 +13,7 @@ from compatlearn.indexes.second import mark, stamps_of
 from compatlearn.migration.backfill import backfill, most_found
 from compatlearn.migration.status import require_one_space, status
 from compatlearn.migration.translate import fingerprint, translate
-from stores import STORES, Store
+from stores import STORES, Store, numbers
 
 N, D_OLD, D_NEW = 200, 6, 9
 
@@ -49,10 +49,6 @@ def stored(store: Store, second: object, ids: object) -> np.ndarray:
 def held(store: Store, rows: np.ndarray) -> np.ndarray:
     """First vectors as the store has them under cosine."""
     return rows if store.keeps_lengths else unit(rows)
-
-
-def numbers(ids: object) -> np.ndarray:
-    return np.asarray(ids).astype(np.int64)
 
 
 def test_translates_backfills_and_goes_back(store: Store, tmp_path: Path) -> None:

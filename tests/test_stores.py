@@ -10,7 +10,7 @@ import pytest
 from compatlearn.errors import IncompatibleError
 from compatlearn.indexes.exact import search
 from compatlearn.indexes.second import Second, Upgradable, how_of, mark, space_of, stamps_of
-from stores import STORES, UUIDS, Store
+from stores import STORES, UUIDS, Store, numbers
 
 METRICS = ("euclidean", "cosine", "dot")
 N, D_OLD, D_NEW = 300, 8, 12
@@ -18,11 +18,6 @@ N, D_OLD, D_NEW = 300, 8, 12
 
 def normal(n: int, d: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
-
-
-def numbers(ids: np.ndarray) -> np.ndarray:
-    """Ids that were numbers before a store wrote them as text; -1 for none."""
-    return np.where(ids == "", "-1", ids).astype(np.int64) if ids.dtype.kind == "U" else ids
 
 
 @pytest.fixture(params=STORES)
