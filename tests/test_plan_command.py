@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import compatlearn as cl
 from compatlearn import locks
-from samples import call, complaint, quick_plans
+from samples import call, complaint, quick_plans, write_images
 
 ITEMS, QUERIES, CLASSES = 150, 40, 5
 LABELS = np.arange(ITEMS + QUERIES) % CLASSES
@@ -128,7 +129,7 @@ def test_classes_as_clusters(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     [
         (("--budget", "1.5"), "--budget is a share from 0 to 1"),
         (("--backfill", "nothing.npz"), "nothing.npz"),
-        (("--new-model", "somewhere:model"), "a plan from texts needs --items and --new-model; --items is missing"),
+        (("--new-model", "somewhere:model"), "a plan from texts or pictures needs --items and --new-model; --items is missing"),
     ],
 )
 def test_refused_before_any_work(
@@ -179,3 +180,109 @@ def test_from_texts_and_again(capsys: pytest.CaptureFixture[str], tmp_path: Path
     again = json.loads(call(capsys, *arguments, "--json")[1])
     assert len(set(EMBEDDED)) <= 1  # nothing is embedded twice, but for a probe
     assert again["rungs"][0]["figures"] == found["rungs"][0]["figures"]
+
+
+# pictures
+
+
+def write_pictures(folder: Path, rows: range) -> Path:
+    """`<folder>/<class>/<id>.png`: a square of the class's colour with noise."""
+    random = np.random.default_rng(len(rows))
+    colours = np.random.default_rng(1).integers(60, 200, (CLASSES, 3))
+    for row in rows:
+        (folder / f"class{LABELS[row]}").mkdir(parents=True, exist_ok=True)
+        pixels = colours[LABELS[row]] + random.normal(scale=40, size=(6, 8, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"class{LABELS[row]}" / f"{IDS[row]}.png")
+    return folder
+
+
+def see(pictures: list[Image.Image]) -> np.ndarray:
+    """The mean colour: what a new model sees."""
+    EMBEDDED.extend(str(one.getpixel((0, 0))) for one in pictures)
+    return np.stack([np.asarray(one, dtype=np.float32).mean(axis=(0, 1)) - 128 for one in pictures]) + 1e-3
+
+
+def see_old(pictures: list[Image.Image]) -> np.ndarray:
+    """The colour of one corner, without its blue."""
+    return np.stack([np.asarray(one, dtype=np.float32)[0, 0, :2] - 128 for one in pictures]) + 1e-3
+
+
+PICTURES = ("--new-model", "test_plan_command:see", "--old-model", "test_plan_command:see_old", "--pairs", 60)
+
+
+def test_from_pictures_and_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    items, queries = write_pictures(tmp_path / "items", range(ITEMS)), tmp_path / "queries"
+    write_pictures(queries, range(ITEMS, ITEMS + QUERIES))
+    (queries / "class0").rename(queries / "zebra")  # other names: classes are matched by these, not by their places
+    sides = ("plan", "--items", items, "--queries", queries, *PICTURES, "--budget", 1, "--out", tmp_path / "plan")
+    arguments = (*sides, "--embed-gallery")
+    code, out, err = call(capsys, *arguments, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["primary"], found["pairs"], found["items"]) == ("top1", 60, ITEMS)
+    assert f"gallery-old: {ITEMS} pictures by test_plan_command:see_old" in err
+    figures = {one["name"]: one["figures"]["top1"]["value"] for one in found["rungs"] if one["figures"]}
+    assert figures["backfill"] <= 0.8  # nothing answers a zebra
+    assert figures["backfill"] > figures["old"]
+    assert len(EMBEDDED) == ITEMS + QUERIES
+    page = (tmp_path / "plan" / "plan.html").read_text()
+    shown = [one for example in found["examples"] for one in (example["query"], *example["before"], *example["after"])]
+    assert len(found["examples"]) > 0
+    assert page.count('<img src="data:image/png;base64,') == len(shown)
+    assert f"{shown[1].split('/')[0]} · {shown[1]}" in page
+    EMBEDDED.clear()
+    again = json.loads(call(capsys, *arguments, "--json")[1])
+    assert not EMBEDDED  # nothing is embedded twice
+    assert again["rungs"][0]["figures"] == found["rungs"][0]["figures"]
+    folder = tmp_path / "plan" / "features" / "pairs-new"
+    assert call(capsys, *sides)[0] == 0
+    said = complaint(capsys, 1, *sides, "--seed", 1, progress=True)  # other pairs
+    assert said.startswith(f"{folder} was begun with another plan (ids 'blake2b:")
+
+
+def test_pictures_of_one_class_with_an_index_and_known_queries(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    labels = [0] * ITEMS
+    items = write_images(tmp_path / "items.parquet", labels, id=IDS[:ITEMS].tolist())
+    queries = write_images(tmp_path / "queries.parquet", [0] * QUERIES, first=ITEMS, id=IDS[ITEMS:].tolist())
+    random = np.random.default_rng(0)
+    np.savez(tmp_path / "index.npz", vectors=random.normal(size=(ITEMS, 3)), ids=IDS[:ITEMS])
+    np.savez(tmp_path / "asked.npz", vectors=random.normal(size=(QUERIES, 3)), ids=IDS[ITEMS:])
+    sides = ("--index", tmp_path / "index.npz", "--old-queries", tmp_path / "asked.npz", "--items", items, "--queries", queries)
+    model = ("--new-model", "samples:mean_colour", "--pairs", 60)
+    code, out, err = call(capsys, "plan", *sides, *model, "--out", tmp_path / "plan", "--json")
+    assert code == 0
+    assert f"{items}: all of one class, which does not say what answers a query; it is left aside" in err
+    assert json.loads(out)["primary"] == "agreement"
+
+
+def test_pictures_that_cannot_be_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    items = write_pictures(tmp_path / "items", range(ITEMS))
+    (items / "class0" / "item0.png").write_bytes(b"no picture")
+    command = ("plan", "--items", items, *PICTURES, "--out", tmp_path / "plan")
+    assert "1 of 150 images cannot be read, more than the tolerance" in complaint(capsys, 1, *command, progress=True)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("--queries texts.jsonl", "--items items holds pictures and --queries texts.jsonl holds texts; one model embeds both"),
+        ("--queries items", "--items and --queries are both items; give queries that are not items of the gallery"),
+        ("--queries nothing.jsonl", "--items items holds pictures and --queries nothing.jsonl holds texts"),
+        ("--prompt-name query", "--prompt-name is for texts, and items holds none"),
+        ("--new-model openai:m", "--new-model openai:m is for texts, and items holds none"),
+        ("--old-queries old.npz", "--old-queries old.npz needs --queries"),
+        ("--pairs-new pairs.npz", "--pairs-new holds vectors, and with --items they are made from these"),
+    ],
+)
+def test_pictures_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_pictures(Path("items"), range(10))
+    write_texts(Path("texts.jsonl"), range(10))
+    np.savez("index.npz", vectors=np.eye(10), ids=[f"class{LABELS[row]}/{IDS[row]}.png" for row in range(10)])
+    given = dict(zip(more.split()[::2], more.split()[1::2], strict=True))
+    given = {"--items": "items", "--index": "index.npz", "--new-model": "test_plan_command:see", "--out": "plan"} | given
+    said = complaint(capsys, 1, "plan", *(part for pair in given.items() for part in pair), progress=True)
+    assert message in said
+    assert not Path("plan/plan.json").exists()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from compatlearn.report.plan_page import BACK, write_plan_page
+from compatlearn.report.plan_page import BACK, Shown, write_plan_page
 
 MAKE = """
 import json, sys
@@ -87,11 +87,11 @@ def test_ids_and_texts_are_escaped_and_only_data_addresses_become_pictures(plan,
         {"query": "q<script>1", "change": "gained", "before": [1, "x<script>"], "after": [2, 3]},
         {"query": "lost", "change": "lost", "before": [2], "after": [1]},
     ]
-    texts = {"1": "shoes </style><script>alert(1)</script>", "lost": "z" * 500}
+    texts = {"1": "shoes </style><script>alert(1)</script>", "lost": "an item of the same name as a query"}
     html = write(
         plan | {"examples": examples, "notes": ["<script>"]},
-        texts=texts,
-        pictures={"2": "data:image/png;base64,AAAA", "3": "https://example.org/spy.png"},
+        queries=Shown({"lost": "z" * 500}),
+        items=Shown(texts, {"2": "data:image/png;base64,AAAA", "3": "https://example.org/spy.png"}),
         command="<script>",
     )
     assert "<script" not in html
@@ -99,6 +99,7 @@ def test_ids_and_texts_are_escaped_and_only_data_addresses_become_pictures(plan,
     assert "shoes &lt;/style&gt;&lt;script&gt;" in html
     assert html.count('<img src="data:image/png;base64,AAAA" alt="2">') == 2
     assert "example.org" not in html
+    assert "of the same name" not in html
     assert "z" * 159 + "…" in html
     assert "z" * 160 not in html
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .indexes.csls import hubness, reranked
     from .indexes.exact import search
     from .indexes.hits import Hits
+    from .indexes.open import open_index
     from .indexes.query_map import Cut, QueryMap
     from .losses.influence import InfluenceLoss, influence_loss
     from .losses.neighbours import NeighbourLoss
@@ -52,6 +53,7 @@ _HOMES = {
     "indexes.csls": ("hubness", "reranked"),
     "indexes.exact": ("search",),
     "indexes.hits": ("Hits",),
+    "indexes.open": ("open_index",),
     "indexes.query_map": ("Cut", "QueryMap"),
     "losses.influence": ("InfluenceLoss", "influence_loss"),
     "losses.neighbours": ("NeighbourLoss",),
@@ -95,6 +97,7 @@ __all__ = [
     "load_adapter",
     "load_text_encoder",
     "mean_classifier",
+    "open_index",
     "open_texts",
     "plan",
     "random_walk_classifier",

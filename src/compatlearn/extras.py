@@ -24,6 +24,11 @@ EXTRAS = {
     "starlette": "services",
     "uvicorn": "services",
     "tensorboard": "tensorboard",
+    "psycopg": "pgvector",
+    "pgvector": "pgvector",
+    "lancedb": "lancedb",
+    "qdrant_client": "qdrant",
+    "chromadb": "chroma",
 }
 """Import name → the extra of this package that brings it."""
 

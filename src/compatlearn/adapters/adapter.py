@@ -129,7 +129,8 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Map new vectors into the old space, or with direction "gallery" old vectors into the new one.
 
         Args:
-            vectors: (n, d_new) float16, float32 or float64, finite; NumPy, torch, or lists; (n, d_old) for the gallery.
+            vectors: (n, d_new) float16, float32 or float64, finite; NumPy, torch, or lists; (n, d_old) for the gallery. Under
+                the cosine they are scaled to unit length first, if those were that the map was fitted to.
 
         Returns:
             (n, d_old) float32, or (n, d_new) for the gallery; of the kind that was given, on its device; NumPy for lists.
@@ -149,7 +150,7 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             )
         device = self._fitted().centre.device
         blocks = (as_tensor(rows[start : start + BLOCK]).to(device, torch.float32) for start in range(0, len(rows), BLOCK))
-        return like(torch.cat([self._fitted()(block) for block in blocks]), rows)
+        return like(torch.cat([self._fitted()(self.record_.scaled(block)) for block in blocks]), rows)
 
     def __call__(self, vectors: Any) -> Any:
         """`transform`."""
@@ -223,7 +224,7 @@ class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.method_, self.network_, self.trials_, self.test_ = choice.method, choice.network, choice.trials, choice.test
         self.n_features_in_ = self._widths[0]
         self.space_new, self.space_old = matched.space_new, matched.space_old
-        self.record_ = record(matched, choice, wish, known)
+        self.record_ = record(matched, choice, wish, known, seen[1 if turned else 0].unit)
         return self
 
     def _fitted(self) -> file.Network:

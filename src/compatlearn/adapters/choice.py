@@ -102,8 +102,8 @@ def fit_network(wish: Wish, task: Task) -> Network:
     return network
 
 
-def record(matched: Matched, choice: Choice, wish: Wish, known: str) -> Record:
-    """Where the map comes from, as of now; `known` is what there was to choose by."""
+def record(matched: Matched, choice: Choice, wish: Wish, known: str, unit_inputs: bool) -> Record:
+    """Where the map comes from, as of now; `known` is what there was to choose by, `unit_inputs` how long inputs were."""
     return Record(
         method=choice.method,
         space_new=matched.space_new,
@@ -118,6 +118,7 @@ def record(matched: Matched, choice: Choice, wish: Wish, known: str) -> Record:
         inputs=matched.digests(),
         figures={} if choice.test is None else choice.test.to_dict(),
         facts=known,
+        unit_inputs=unit_inputs and wish.metric == "cosine",
     )
 
 

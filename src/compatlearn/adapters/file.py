@@ -5,6 +5,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from jaxtyping import Float
+from torch import Tensor
+
+from ..arrays import unit_rows
 from ..errors import FormatError
 from ..files import read_tensors, write_tensors
 from .kernel import KernelNetwork
@@ -35,6 +39,7 @@ class Record:
         inputs: BLAKE2b of the new and of the old vectors.
         figures: of its test on pairs kept out, as `Trial.to_dict` gives them.
         facts: what there was to choose by.
+        unit_inputs: the metric is the cosine, and all that it was fitted to had unit length: so must what it is given.
     """
 
     method: str
@@ -50,6 +55,11 @@ class Record:
     inputs: dict[str, str] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     facts: str = ""
+    unit_inputs: bool = False
+
+    def scaled(self, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Rows as the map wants them: of unit length if those were that it was fitted to, under the cosine."""
+        return unit_rows(rows).nan_to_num(nan=0.0) if self.unit_inputs else rows  # a row of length zero has no direction
 
 
 def write(path: Path, network: Network, record: Record) -> None:

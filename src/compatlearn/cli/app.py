@@ -20,15 +20,22 @@ from .compare import compare, sweep
 from .demo import demo
 from .evaluate import evaluate
 from .extract import extract
+from .migrate import backfill, rollback, status, translate
 from .plan import plan
 from .pseudo import pseudo
 from .recipe import recipe
+from .search import search
 from .train import train
 
 app = App(name="compatlearn", help="Upgrade an embedding model without re-embedding the gallery.", version=__version__)
 for command in (
     demo,
     plan,
+    translate,
+    backfill,
+    search,
+    status,
+    rollback,
     adapt,
     evaluate,
     extract,

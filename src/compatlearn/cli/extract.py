@@ -1,19 +1,17 @@
 """`compatlearn extract`."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from ..errors import CompatlearnError, ConfigError, DataError
-from .columns import as_flags
+from ..errors import ConfigError
 from .engine import Engine, connected
 from .out import check_out_folder
+from .pictures import open_named_images
 from .texts import TextModel, open_named_texts
 
 if TYPE_CHECKING:
-    from ..data.images import Images
     from ..data.texts import Texts
     from ..encoders.text_encoder import TextEncoder
 
@@ -79,14 +77,13 @@ def extract(
         texts = open_named_texts(data, text_column, id_column, label_column)
         return _extract_texts(text_model.load(model, device=device, batch_size=batch_size), texts, out, shard_rows, dtype)
     text_model.refuse_for_pictures(data, model)
-    from ..data.sources import open_images
     from ..encoders.encoder import load_encoder
     from ..encoders.extract import extract
 
     options: dict[str, Any] = {"shard_rows": shard_rows, "dtype": dtype, "tolerance": tolerance}
     options["batch_size"] = BATCH_SIZE if batch_size is None else batch_size
     with connected(engine, address) as cluster:
-        images = _with_ids(open_images, data, id_column)
+        images = open_named_images(data, id_column)
         encoder = load_encoder(model, weights=weights, device=device)
         if cluster:
             features = cluster.extract((data, model, weights, device, id_column), encoder, images, out, **options)
@@ -110,23 +107,3 @@ def _extract_texts(encoder: "TextEncoder", texts: "Texts", out: Path, shard_rows
     features = extract_texts(encoder, texts, out, shard_rows=shard_rows, dtype=dtype)
     print(f"{out}: {len(features)} features of {features.dimension} dimensions")
     return 0
-
-
-def _with_ids(open_images: Any, data: str, id_column: str | None) -> "Images":
-    """The images; a word on stderr where a column that could name them is not used, a refusal where several could."""
-    try:
-        images: Images = open_images(data, id_column=id_column)
-    except CompatlearnError as error:
-        raise type(error)(as_flags(str(error))) from error
-    candidates = images.could_be_ids
-    if len(candidates) > 1:
-        raise DataError(
-            f"{data} has no id column, and several that could be one: {', '.join(candidates)}; pass --id-column with one of "
-            "these, or --id-column row to number the rows"
-        )
-    if candidates:
-        hint = f"--id-column {candidates[0]} would use column {candidates[0]!r}"
-        print(f"{data}: ids are {images.ids_from}; {hint}", file=sys.stderr)
-    elif "because" in images.ids_from:
-        print(f"{data}: ids are {images.ids_from}", file=sys.stderr)
-    return images

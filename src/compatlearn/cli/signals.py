@@ -6,7 +6,7 @@ import sys
 import time
 from types import FrameType
 
-RESUMABLE = {"extract", "plan", "compare", "sweep", "demo"}
+RESUMABLE = {"extract", "plan", "translate", "backfill", "compare", "sweep", "demo"}
 FORCE = 1.0  # seconds after which a second signal ends the process at once; `timeout` and others send two
 received: list[tuple[int, float]] = []  # the first signal, and when it came
 

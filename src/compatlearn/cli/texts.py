@@ -54,18 +54,19 @@ class TextModel:
         except CompatlearnError as error:
             raise type(error)(as_flags(str(error), FLAGS)) from error
 
-    def refuse_for_pictures(self, data: str, model: str) -> None:
+    def refuse_for_pictures(self, data: str, model: str, flag: str = "--model") -> None:
         """Refuse flags and models that are for texts.
 
         Args:
             data: what holds the pictures.
             model: the model that was named.
+            flag: that named it.
 
         Raises:
             ConfigError: there is one.
         """
         given = [f"--{name.replace('_', '-')}" for name, value in asdict(self).items() if value is not None]
-        given += [f"--model {model}"] if model.startswith("openai:") else []
+        given += [f"{flag} {model}"] if model.startswith("openai:") else []
         if given:
             raise ConfigError(f"{given[0]} is for texts, and {data} holds none; name the column with the texts (--text-column)")
 

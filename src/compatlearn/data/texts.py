@@ -147,8 +147,10 @@ def holds_texts(data: str, *, text_column: str | None = None) -> bool:
         return True
     name, _ = _name_and_split(data, None)
     path = Path(name).expanduser()
+    if path.suffix.lower() in KINDS and not path.is_dir():  # also where there is none: the message is about texts then
+        return True
     if name and path.is_file():
-        return path.suffix.lower() in KINDS or (_is_parquet(path) and _parquet_of_texts(path))
+        return _is_parquet(path) and _parquet_of_texts(path)
     if name and path.is_dir():
         files = _files(path)
         beside = any(one.is_dir() for one in path.iterdir())  # a list beside folders of pictures

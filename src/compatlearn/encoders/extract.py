@@ -2,8 +2,9 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from ..features.features import Features
 from ..features.writer import FeatureWriter
 from ..files import read_json
 from ..locks import locked
+from ..progress import shares
 from .encoder import Encoder
 
 AHEAD = 2  # batches decoded while one is encoded
@@ -50,6 +52,7 @@ def extract(
     dtype: str = "float32",
     tolerance: float = 0.001,
     threads: int | None = None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> Features:
     """Features of all images on disk; run again after an interruption, it goes on at the first missing shard.
 
@@ -57,6 +60,7 @@ def extract(
 
     Args:
         threads: that decode; by default one a core, and at least 4.
+        inputs: what else must be the same where an interrupted extraction is resumed, such as a `checksum` of the images.
 
     Raises:
         ConfigError: batch_size or tolerance out of range.
@@ -74,7 +78,22 @@ def extract(
             dtype=dtype,
             tolerance=tolerance,
             threads=threads,
+            inputs=inputs,
         )
+
+
+def checksum(images: Images) -> str:
+    """What tells one choice of images from another: of their ids and labels, in their order.
+
+    Args:
+        images: n of them.
+
+    Returns:
+        "blake2b:" and 16 hex digits.
+    """
+    digest = blake2b("\n".join(map(str, images.ids.tolist())).encode(), digest_size=8)
+    digest.update(images.labels.tobytes())
+    return f"blake2b:{digest.hexdigest()}"
 
 
 def extract_locked(
@@ -87,6 +106,7 @@ def extract_locked(
     dtype: str,
     tolerance: float,
     threads: int | None = None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> Features:
     """`extract` for a caller that holds the lock of `out` already, and may have let others write shards there."""
     if batch_size < 1 or not 0 <= tolerance <= 1:
@@ -94,17 +114,19 @@ def extract_locked(
             f"batch_size must be at least 1, tolerance a share in [0, 1]; got batch_size {batch_size}, tolerance {tolerance}"
         )
     origin: dict[str, Any] = {"space": encoder.space, "source": images.source, "ids_from": images.ids_from}
-    writer = FeatureWriter(out, rows=len(images), shard_rows=shard_rows, dtype=dtype, **origin)
+    writer = FeatureWriter(out, rows=len(images), shard_rows=shard_rows, dtype=dtype, inputs=inputs, **origin)
     missing, lost = writer.missing(), 0
+    show = shares(f"embedding {len(images)} images")
     with ThreadPoolExecutor(threads or max(4, os.cpu_count() or 1)) as pool, ThreadPoolExecutor(1) as disk:
         written: Future[None] = disk.submit(lambda: None)
         shards = encode_shards(encoder, images, map(writer.planned, missing), batch_size, pool)
-        for shard, encoded in zip(missing, shards, strict=True):
+        for number, (shard, encoded) in enumerate(zip(missing, shards, strict=True), 1):
             lost += len(encoded.skipped)
             if encoded.skipped:
                 check_skipped(lost, len(images), tolerance, encoded.skipped[0][1])
             written.result()  # one shard at a time is written while the next is encoded
             written = disk.submit(write_shard, writer, shard, images, encoded)
+            show(number / len(missing))
         written.result()
     features = writer.finish()
     if len(features) < len(images):  # counts what an interrupted run had skipped before

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from ..errors import IncompatibleError
 from ..features.features import Features
 from ..features.ids import Items, require_rows, rows_of
 from ..metric import Metric, check_metric
+from .beside import Beside, add_beside, beside
 from .exact import search
 from .hits import Hits
+from .places import folder_beside, note_space, noted_space, state_of
 
 
 class ArrayIndex:
@@ -24,6 +27,7 @@ class ArrayIndex:
         ids: (n,) int64 or text; None: the row numbers.
         metric: what ranks.
         space: the model that made the vectors; "" is unknown.
+        path: the folder or file of features that holds them, or None: then a second vector is called by a path.
 
     >>> import numpy as np
     >>> from compatlearn.indexes.arrays import ArrayIndex
@@ -43,7 +47,10 @@ class ArrayIndex:
         ids: Shaped[Array, " n"] | Sequence[Any] | None = None,
         metric: Metric = "euclidean",
         space: str = "",
+        path: Path | None = None,
     ) -> None:
+        self.path, self._state = path, () if path is None else state_of(path)
+        space = space or ("" if path is None else noted_space(path))
         self.features = vectors if isinstance(vectors, Features) else None
         self.vectors = vectors.vectors if isinstance(vectors, Features) else vectors
         known = self.features.ids if self.features is not None and ids is None else ids
@@ -103,6 +110,39 @@ class ArrayIndex:
             IncompatibleError: an id that the index lacks.
         """
         return self._take(require_rows(self._items(np.asarray(ids), "the wanted ids"), self._items(self._known(), "the index")))
+
+    def second(self, name: str) -> Beside | None:
+        """As `Upgradable.second`: in a folder beside the features, or at the path `name`."""
+        return beside(self, self._folder(name), name)
+
+    def add_second(self, name: str, dimension: int) -> Beside:
+        """As `Upgradable.add_second`."""
+        return add_beside(self, self._folder(name), name, dimension)
+
+    def name_space(self, space: str) -> None:
+        """As `Upgradable.name_space`: in a file beside the features; of arrays, as long as they live."""
+        if self.path is not None:
+            note_space(self.path, space)
+        self.space = space
+
+    def renew(self) -> None:
+        """As `First.renew`."""
+        if self.path is not None and (state := state_of(self.path)) != self._state:
+            self.features = Features.load(self.path)
+            self.vectors, self.ids, self._state = self.features.vectors, self.features.ids, state
+
+    def items(self) -> Shaped[np.ndarray, " n"]:
+        """As `First.items`."""
+        if self.ids is None:
+            self.ids = self._known()
+        return self.ids
+
+    def vectors_at(self, rows: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m d"]:
+        """As `First.vectors_at`."""
+        return as_numpy(self.vectors[rows])
+
+    def _folder(self, name: str) -> Path:
+        return Path(name) if self.path is None else folder_beside(self.path, name)
 
     def _take(self, rows: Int[np.ndarray, " m"]) -> Features:
         if self.features is not None and self.ids is self.features.ids:

@@ -1,5 +1,6 @@
 """What a search found."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -48,6 +49,27 @@ class Hits:
         scores = (1 if metric == "cosine" else 0) - distances  # not −distances: a zero without a sign
         values = (distances, scores) if double else (distances.float(), scores.float())
         return cls(like(indices, template), *(like(one, template) for one in values))
+
+    @classmethod
+    def named(cls, ids: Sequence[Sequence[Any]], scores: Sequence[Sequence[float]], k: int, metric: Metric) -> "Hits":
+        """Hits of a store, which knows its items by their ids alone.
+
+        Args:
+            ids: of each query, nearest first; at most k.
+            scores: of the same; bigger is nearer.
+            k: columns; those that a query lacks are -1.
+            metric: what ranked.
+
+        Returns:
+            Hits whose `indices` point into `names`, the ids that were found.
+        """
+        flat = [one for row in ids for one in row]
+        names, rows = np.unique(np.array(flat) if flat else np.zeros(0, dtype=np.int64), return_inverse=True)
+        place = np.arange(k) < np.array([len(row) for row in ids], dtype=np.int64)[:, None]
+        indices, values = np.full(place.shape, -1, dtype=np.int64), np.full(place.shape, -np.inf, dtype=np.float32)
+        indices[place] = rows
+        values[place] = [one for row in scores for one in row]
+        return cls(indices, (1 if metric == "cosine" else 0) - values, values, names)
 
     @cached_property
     def ids(self) -> Any:

@@ -1,9 +1,10 @@
 """What holds the old vectors, by what it can do: an index that is searched, and one whose vectors can be read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 from ..features.features import Features
+from ..features.values import Values
 from ..metric import Metric
 from .hits import Hits
 
@@ -51,5 +52,5 @@ class Readable(Protocol):
     def scan(self, batch: int = 10_000) -> Iterator[Features]:
         """All vectors with their ids, at most `batch` at a time, each once."""
 
-    def read(self, ids: Sequence[Any]) -> Features:
+    def read(self, ids: Values) -> Features:
         """The vectors of these ids, in their order."""

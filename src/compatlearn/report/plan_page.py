@@ -1,6 +1,7 @@
 """A plan as one HTML page that needs no network: the rung to take, what every rung gains and costs, the way back."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,20 @@ WORDS = {
 BACK = "Nothing has changed yet: a plan only reads. Until you carry it out, there is nothing to undo."
 CHANGES = {"gained": "Gained: wrong before, right after", "lost": "Lost: right before, wrong after"}
 
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows of queries, or of items, beside their ids.
+
+    Attributes:
+        texts: by id as text.
+        pictures: by id as text, as `data:image/…` addresses; anything else is not shown.
+    """
+
+    texts: Mapping[str, str] = field(default_factory=dict)
+    pictures: Mapping[str, str] = field(default_factory=dict)
+
+
 Chart = tuple[str, str, Markup]  # title, caption, SVG
 
 
@@ -38,8 +53,8 @@ def write_plan_page(
     plan: Mapping[str, Any],
     *,
     command: str = "",
-    texts: Mapping[str, str] | None = None,
-    pictures: Mapping[str, str] | None = None,
+    queries: Shown = Shown(),
+    items: Shown = Shown(),
 ) -> None:
     """Write a plan as one HTML file: recommendation, every rung, plots and example queries, everything inside it.
 
@@ -48,22 +63,22 @@ def write_plan_page(
         plan: what `Plan.to_dict` gives or `plan.json` holds; `next`, a list of commands, and `back`, how to go back in
             words, are shown where they are there. Parts that are missing are left out.
         command: that made the plan.
-        texts: of queries and items, by id as text.
-        pictures: of queries and items, by id as text, as `data:image/…` addresses; anything else is not shown.
+        queries: what is shown of the example queries.
+        items: what is shown of their answers; a query and an item may have the same id.
 
     Raises:
         DataError: the file cannot be written.
     """
-    write_text(path, fill("plan.html.jinja", _content(plan, command, texts or {}, pictures or {})))
+    write_text(path, fill("plan.html.jinja", _content(plan, command, queries, items)))
 
 
-def _content(plan: Mapping[str, Any], command: str, texts: Mapping[str, str], pictures: Mapping[str, str]) -> dict[str, Any]:
+def _content(plan: Mapping[str, Any], command: str, queries: Shown, items: Shown) -> dict[str, Any]:
     taken = str(plan["recommended"])
     primary = str(plan.get("primary") or "")
     title = TITLES.get(primary, primary)
     why = str(plan.get("why") or "")
     old, gain = taken == "old", next((rung.get("gain") for rung in plan["rungs"] if rung["name"] == taken), None)
-    examples = [_example(one, texts, pictures) for one in plan.get("examples") or ()]
+    examples = [_example(one, queries, items) for one in plan.get("examples") or ()]
     return {
         "verdict": "undecided" if old or gain is None else "yes",
         "headline": "Keep the old model for now" if old else f"Recommended: {taken}",
@@ -212,16 +227,17 @@ def _percent(figure: Figure) -> str:
     return bounds(figure, 100)
 
 
-def _example(example: Mapping[str, Any], texts: Mapping[str, str], pictures: Mapping[str, str]) -> dict[str, Any]:
-    def thing(name: Any) -> dict[str, str]:
-        key = str(name)
-        text, picture = texts.get(key, ""), pictures.get(key, "")
-        shown = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-        return {"id": key, "text": shown, "picture": picture if picture.startswith("data:image/") else ""}
-
+def _example(example: Mapping[str, Any], queries: Shown, items: Shown) -> dict[str, Any]:
     ways = [("before: old", example["before"]), ("after", example["after"])]
     return {
         "change": example["change"],
-        "query": thing(example["query"]),
-        "ways": [(way, [thing(name) for name in names]) for way, names in ways],
+        "query": _thing(example["query"], queries),
+        "ways": [(way, [_thing(name, items) for name in names]) for way, names in ways],
     }
+
+
+def _thing(name: Any, shown: Shown) -> dict[str, str]:
+    key = str(name)
+    text, picture = shown.texts.get(key, ""), shown.pictures.get(key, "")
+    text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return {"id": key, "text": text, "picture": picture if picture.startswith("data:image/") else ""}

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int, Shaped
 
-from ..arrays import unit_rows
+from ..arrays import as_tensor, unit_rows
 from ..evaluation.figures import Figure, mean_of
 from ..indexes.exact import search
 from ..metric import Metric
@@ -83,7 +82,7 @@ class Case:
 def directed(vectors: Rows, metric: Metric) -> Rows:
     """float32 vectors as the metric sees them: of unit length for cosine."""
     rows = np.asarray(vectors, dtype=np.float32)
-    return unit_rows(torch.from_numpy(rows)).numpy() if metric == "cosine" else rows
+    return unit_rows(as_tensor(rows)).numpy() if metric == "cosine" else rows
 
 
 def mixed(one: Rows, other: Rows, weight: float, metric: Metric) -> Rows:

@@ -21,7 +21,7 @@ from .cost import microseconds
 from .curves import Curve, learning_curve, partial_curve
 from .fits import keeping
 from .given import Given, gather, with_classes
-from .maps import OLD_HEAD, crossed, fit_maps
+from .maps import NEW_HEAD, OLD_HEAD, crossed, fit_maps
 from .measure import ORDER, Part, examples_of, maps_for, measured, orders_of, reason_of, score
 from .result import Plan
 from .rungs import RUNGS
@@ -98,7 +98,11 @@ def plan(
     if check_cluster(cluster) == "class":
         given = with_classes(given, sides["new"])
     with keeping(None if keep is None else Path(keep), tell) as fits:
-        return _plan(replace(given, pairs=replace(given.pairs, fits=fits)), metric, budget, goal, seed, tell)
+        found = _plan(replace(given, pairs=replace(given.pairs, fits=fits)), metric, budget, goal, seed, tell)
+    for name, adapter in found.adapters.items():
+        adapter.space_new = gallery.space if name == OLD_HEAD else fresh.space
+        adapter.space_old = fresh.space if name == NEW_HEAD else gallery.space
+    return found
 
 
 def as_features(vectors: Vectors) -> Features:

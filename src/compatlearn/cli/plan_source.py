@@ -1,0 +1,179 @@
+"""Items and queries, texts or pictures, become the vectors of a plan, in folders that an interrupted run resumes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import ConfigError
+from .columns import Columns
+from .medium import Medium, medium_of
+from .output import tell
+from .texts import TextModel
+
+if TYPE_CHECKING:
+    from ..features.features import Features
+    from ..report.plan_page import Shown
+    from .medium import Content
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a plan is made from: the flags of `compatlearn plan` of the same names.
+
+    Attributes:
+        out: folder of the plan.
+        items: texts or pictures of the gallery.
+        queries: of the queries, or None.
+        new_model: what embeds pairs and queries.
+        old_model: what embeds the queries and, without an index, the items as the index was embedded; or None.
+        index: old vectors of the items, or None.
+        old_queries: old vectors of the queries, or None.
+        pairs: how many.
+        sampling: how they are drawn.
+        seed: of the draw.
+        whole: whether all items are embedded by the new model.
+        text_column: of the texts.
+        columns: names of other columns.
+        text_model: how texts are embedded.
+    """
+
+    out: Path
+    items: str
+    queries: str | None
+    new_model: str
+    old_model: str | None
+    index: "Path | Features | None"
+    old_queries: Path | None
+    pairs: int
+    sampling: Literal["proportional", "coverage"]
+    seed: int
+    whole: bool
+    text_column: str | None
+    columns: Columns
+    text_model: TextModel
+
+    def __post_init__(self) -> None:
+        if self.index is None and self.old_model is None:
+            raise ConfigError(
+                "a plan from texts or pictures needs the old vectors: give --index, or --old-model to embed the items with it"
+            )
+        if self.old_queries and (self.queries is None or self.old_model):
+            other = "needs --queries" if self.queries is None else "does what --old-model does"
+            raise ConfigError(f"--old-queries {self.old_queries} {other}; give both sides of the queries once")
+        if self.items == self.queries:
+            raise ConfigError(f"--items and --queries are both {self.items}; give queries that are not items of the gallery")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The vectors of a plan, and where they come from.
+
+    Attributes:
+        vectors: the arguments of `compatlearn.plan`.
+        medium: texts or pictures.
+        items: the gallery's.
+        queries: the queries', or None.
+    """
+
+    vectors: "dict[str, Features]"
+    medium: Medium
+    items: "Content"
+    queries: "Content | None"
+
+    def shown(self, examples: list[Mapping[str, Any]]) -> "dict[str, Shown]":
+        """What the page of a plan shows of its examples: `queries` and `items`, as `write_plan_page` takes them."""
+        if self.queries is None:
+            return {}
+        asked = {str(one["query"]) for one in examples}
+        found = {str(name) for one in examples for name in (*one["before"], *one["after"])}
+        return {"queries": self.medium.show(self.queries, asked), "items": self.medium.show(self.items, found)}
+
+
+def open_source(request: Request) -> Source:
+    """Embed what a plan needs, each model being loaded once.
+
+    Args:
+        request: what from, by which models.
+
+    Returns:
+        The vectors, with the contents that they were made of.
+
+    Raises:
+        CompatlearnError: data that cannot be opened, models that cannot be loaded or fail, ids that do not match.
+    """
+    import numpy as np
+
+    from ..features.classes import same_classes
+    from ..features.features import Features
+    from ..files import write_json
+    from ..upgrade.sample import sample_pairs
+
+    medium, columns = medium_of(request.items, request.queries, request.text_column), request.columns
+    items = medium.open(request.items, columns, request.text_column)
+    queries = None if request.queries is None else medium.open(request.queries, columns, request.text_column)
+    asked = {} if queries is None else {"queries": queries}
+    sides = {"gallery": request.index, "queries": request.old_queries}
+    known = {name: side for name, side in sides.items() if isinstance(side, Path)}
+    stored = {name: side for name, side in sides.items() if isinstance(side, Features)}
+    stored |= columns.load(known) if known else {}
+    request.out.mkdir(parents=True, exist_ok=True)
+    write_json(
+        request.out / "request.json",
+        {"items": request.items, "queries": request.queries, "new_model": request.new_model},
+    )
+    if request.old_model is not None:
+        missing = {name: one for name, one in {"gallery": items, **asked}.items() if name not in stored}
+        stored |= _embedded(request, medium, "old", request.old_model, missing)
+    gallery = _gallery(request, items, stored["gallery"])
+    chosen = gallery.ids[sample_pairs(request.pairs, gallery.vectors, by=request.sampling, seed=request.seed)]
+    part = {"gallery": items} if request.whole else {"pairs": _of(items, chosen)}
+    fresh = _embedded(request, medium, "new", request.new_model, part | asked)
+    own = fresh["gallery" if request.whole else "pairs"]
+    pairs = own.take(np.isin(own.ids, chosen))
+    vectors = {"pairs_new": Features(pairs.vectors, None, pairs.ids, pairs.space, request.items)}
+    if request.whole:
+        gallery = gallery.take(np.isin(gallery.ids, own.ids))
+        vectors["backfill"] = own
+    if queries is None:
+        return Source(vectors | {"old_gallery": gallery}, medium, items, None)
+    vectors["old_gallery"], vectors["new_queries"] = same_classes(gallery, fresh["queries"])
+    vectors |= {"old_queries": stored["queries"]} if "queries" in stored else {}
+    return Source(vectors, medium, items, queries)
+
+
+def _gallery(request: Request, items: "Content", old: "Features") -> "Features":
+    """The old vectors of the items, with their classes; those that --old-model could not read are not among them."""
+    import numpy as np
+
+    from ..features.features import Features
+
+    kept = items if request.index else _of(items, old.ids)
+    rows = old.align(kept.ids, str(request.index or request.items), request.items, kept.ids_from)
+    labels, classes = kept.labels, kept.classes
+    if labels is not None and len(np.unique(labels)) < 2:
+        tell(f"{request.items}: all of one class, which does not say what answers a query; it is left aside")
+        labels = classes = None
+    return Features(old.vectors[rows], labels, kept.ids, old.space, request.items, ids_from=kept.ids_from, classes=classes)
+
+
+def _of(content: "Content", ids: Any) -> "Content":
+    """The part that has one of the ids, in its order."""
+    import numpy as np
+
+    return content.take(np.flatnonzero(np.isin(content.ids, ids)))
+
+
+def _embedded(
+    request: Request, medium: Medium, age: str, model: str, contents: "Mapping[str, Content]"
+) -> "dict[str, Features]":
+    """Features of several contents by one model, in `features/<content>-<age>`."""
+    encoder = medium.load(model, f"--{age}-model", request.items, request.text_model) if contents else None
+    found = {}
+    for name, content in contents.items():
+        tell(f"{name}-{age}: {len(content)} {medium.name} by {model}")
+        folder = request.out / "features" / f"{name}-{age}"
+        found[name] = medium.extract(encoder, content, folder)
+        if lost := len(content) - len(found[name]):
+            tell(f"{name}-{age}: {lost} of {len(content)} cannot be read and are left out: see {folder / 'skipped.json'}")
+    return found

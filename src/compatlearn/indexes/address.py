@@ -1,0 +1,16 @@
+"""Addresses of live indexes."""
+
+from ..errors import ConfigError
+
+
+def parts_of(address: str, form: str) -> tuple[str, str]:
+    """The two sides of an address's `#`; ConfigError if one is missing.
+
+    Args:
+        address: as a user gives it.
+        form: how it must look, for the message.
+    """
+    place, _, name = address.rpartition("#")
+    if not place or not name:
+        raise ConfigError(f"the address of such an index is {form}; got {address!r}")
+    return place, name

@@ -1,0 +1,54 @@
+"""What the stamps of rows say: which have what they should have, and which are of items that have changed."""
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+
+from ..errors import IncompatibleError
+from ..indexes.second import Block, how_of, mark, mark_of, space_of, stamps_of
+
+EMBEDDED = "embedded"  # how a true new vector came there
+CHANGED = "changed, "  # before how a vector came there: of an item that is not what it was when it got its last one
+
+
+def settled(block: Block, said: str) -> Bool[np.ndarray, " m"]:
+    """(m,) whether a row has what it should have: a vector by this mark, or a true one, of the item as it is now.
+
+    Args:
+        block: some rows.
+        said: the mark of a translation.
+
+    Raises:
+        IncompatibleError: a stamp names another space: two would be in one column.
+    """
+    found: list[str] = block.stamps.tolist()
+    others = {space_of(stamp) for stamp in found if stamp} - {space_of(said)}
+    if others:
+        raise IncompatibleError(
+            f"the second vectors are of {', '.join(map(repr, sorted(others)))}, not of {space_of(said)!r}; choose another name"
+        )
+    good = {said, after_change(said), mark(space_of(said), EMBEDDED)}
+    return np.array([mark_of(stamp) in good for stamp in found], dtype=bool) & ~changed(block)
+
+
+def changed(block: Block) -> Bool[np.ndarray, " m"]:
+    """(m,) whether a row has a stamp, and another first vector than the stamp was made of."""
+    now = [stamp[1:] for stamp in stamps_of("", block.old).tolist()]
+    return np.array(
+        [bool(stamp) and not stamp.endswith(f"#{one}") for stamp, one in zip(block.stamps.tolist(), now, strict=True)],
+        dtype=bool,
+    )
+
+
+def forgotten(block: Block) -> Bool[np.ndarray, " m"]:
+    """(m,) whether what is known of a row's item, such as a vector in a cache, may be of what it was before."""
+    return changed(block) | np.array([how_of(stamp).startswith(CHANGED) for stamp in block.stamps.tolist()], dtype=bool)
+
+
+def after_change(said: str) -> str:
+    """The mark of the same translation, for items that have changed since they got their last vector."""
+    return mark(space_of(said), CHANGED + how_of(said))
+
+
+def new_stamps(block: Block, said: str) -> Shaped[np.ndarray, " m"]:
+    """The stamps that rows get; those of changed items say so, until they are embedded."""
+    return np.where(forgotten(block), stamps_of(after_change(said), block.old), stamps_of(said, block.old))
