@@ -51,6 +51,20 @@ def prepare(recipe: Recipe, data: Path, out: Path, seed: int) -> tuple[Path, Pat
     return items, queries
 
 
+def make(recipe: Recipe, data: Path, runs: Path, out: Path, pairs: int, seed: int) -> Path:
+    """Both plans of a seed, as far as they are not there; returns the folder of the first."""
+    folder = out / f"{pairs}-pairs-seed-{seed}"
+    if not (folder / "plan.json").exists():
+        items, queries = prepare(recipe, data, out, seed)
+        models = ["--new-model", runs / f"seed-{seed}/independent", "--old-model", runs / f"seed-{seed}/old"]
+        flags = ["--pairs", pairs, "--embed-gallery", "--seed", seed, "--out", folder]
+        if code := command([str(one) for one in ["plan", "--items", items, "--queries", queries, *models, *flags]]):
+            raise SystemExit(code)
+    if not (folder / LABELLED / "plan.json").exists():
+        with_labels(folder, pairs, seed)
+    return folder
+
+
 def with_labels(folder: Path, pairs: int, seed: int) -> None:
     """The plan of `folder` once more, with the labels of its pairs."""
     names = "gallery-old", "gallery-new", "queries-old", "queries-new"
@@ -96,15 +110,7 @@ def main(
     settings = load_recipe(recipe, {"data": str(data), "new_fraction": "0.5"})
     plans: dict[str, list[dict[str, Any]]] = {"unlabelled": [], LABELLED: []}
     for seed in range(seeds):
-        folder = out / f"{pairs}-pairs-seed-{seed}"
-        items, queries = prepare(settings, data, out, seed)
-        if not (folder / "plan.json").exists():
-            models = ["--new-model", runs / f"seed-{seed}/independent", "--old-model", runs / f"seed-{seed}/old"]
-            flags = ["--pairs", pairs, "--embed-gallery", "--seed", seed, "--out", folder]
-            if code := command([str(one) for one in ["plan", "--items", items, "--queries", queries, *models, *flags]]):
-                raise SystemExit(code)
-        if not (folder / LABELLED / "plan.json").exists():
-            with_labels(folder, pairs, seed)
+        folder = make(settings, data, runs, out, pairs, seed)
         for name, where in (("unlabelled", folder), (LABELLED, folder / LABELLED)):
             plans[name].append(json.loads((where / "plan.json").read_text()))
     for name, made in plans.items():

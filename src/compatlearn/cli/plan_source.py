@@ -58,9 +58,10 @@ class Request:
             raise ConfigError(
                 "a plan from texts or pictures needs the old vectors: give --index, or --old-model to embed the items with it"
             )
-        if self.old_queries and (self.queries is None or self.old_model):
-            other = "needs --queries" if self.queries is None else "does what --old-model does"
-            raise ConfigError(f"--old-queries {self.old_queries} {other}; give both sides of the queries once")
+        if self.old_queries and self.queries is None:
+            raise ConfigError(f"--old-queries {self.old_queries} needs --queries: the same queries, for the new model")
+        if self.old_queries and self.old_model and self.index:
+            raise ConfigError("--index and --old-queries hold what --old-model would embed; leave one of them out")
         if self.items == self.queries:
             raise ConfigError(f"--items and --queries are both {self.items}; give queries that are not items of the gallery")
 
@@ -109,29 +110,21 @@ def open_source(request: Request) -> Source:
     from ..files import write_json
     from ..upgrade.sample import sample_pairs
 
-    medium, columns = medium_of(request.items, request.queries, request.text_column), request.columns
-    items = medium.open(request.items, columns, request.text_column)
-    queries = None if request.queries is None else medium.open(request.queries, columns, request.text_column)
+    medium, names = medium_of(request.items, request.queries, request.text_column), (request.columns, request.text_column)
+    items = medium.open(request.items, *names)
+    queries = None if request.queries is None else medium.open(request.queries, *names)
     asked = {} if queries is None else {"queries": queries}
-    sides = {"gallery": request.index, "queries": request.old_queries}
-    known = {name: side for name, side in sides.items() if isinstance(side, Path)}
-    stored = {name: side for name, side in sides.items() if isinstance(side, Features)}
-    stored |= columns.load(known) if known else {}
+    said = {"items": request.items, "queries": request.queries, "new_model": request.new_model}
     request.out.mkdir(parents=True, exist_ok=True)
-    write_json(
-        request.out / "request.json",
-        {"items": request.items, "queries": request.queries, "new_model": request.new_model},
-    )
-    if request.old_model is not None:
-        missing = {name: one for name, one in {"gallery": items, **asked}.items() if name not in stored}
-        stored |= _embedded(request, medium, "old", request.old_model, missing)
+    write_json(request.out / "request.json", said)
+    stored = _stored(request, medium, {"gallery": items, **asked})
     gallery = _gallery(request, items, stored["gallery"])
     chosen = gallery.ids[sample_pairs(request.pairs, gallery.vectors, by=request.sampling, seed=request.seed)]
     part = {"gallery": items} if request.whole else {"pairs": _of(items, chosen)}
     fresh = _embedded(request, medium, "new", request.new_model, part | asked)
     own = fresh["gallery" if request.whole else "pairs"]
     pairs = own.take(np.isin(own.ids, chosen))
-    vectors = {"pairs_new": Features(pairs.vectors, None, pairs.ids, pairs.space, request.items)}
+    vectors = {"pairs_new": Features(pairs.vectors, None, pairs.ids, pairs.space, request.items, ids_from=gallery.ids_from)}
     if request.whole:
         gallery = gallery.take(np.isin(gallery.ids, own.ids))
         vectors["backfill"] = own
@@ -140,6 +133,20 @@ def open_source(request: Request) -> Source:
     vectors["old_gallery"], vectors["new_queries"] = same_classes(gallery, fresh["queries"])
     vectors |= {"old_queries": stored["queries"]} if "queries" in stored else {}
     return Source(vectors, medium, items, queries)
+
+
+def _stored(request: Request, medium: Medium, contents: "Mapping[str, Content]") -> "dict[str, Features]":
+    """The old vectors of the gallery and, where they can be had, of the queries: of an index, from files, or embedded."""
+    from ..features.features import Features
+
+    sides = {"gallery": request.index, "queries": request.old_queries}
+    stored = {name: side for name, side in sides.items() if isinstance(side, Features)}
+    files = {name: side for name, side in sides.items() if isinstance(side, Path)}
+    stored |= request.columns.load(files) if files else {}
+    if request.old_model is None:
+        return stored
+    missing = {name: one for name, one in contents.items() if name not in stored}
+    return stored | _embedded(request, medium, "old", request.old_model, missing)
 
 
 def _gallery(request: Request, items: "Content", old: "Features") -> "Features":
