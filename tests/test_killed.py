@@ -210,7 +210,7 @@ def test_training_killed_anywhere_again_and_again(
 def untimed(content: Any) -> Any:
     """What a plan found, but for how long it took and where it was written."""
     if isinstance(content, dict):
-        timed = ("seconds", "query_microseconds", "made", "next")
+        timed = ("seconds", "query_microseconds", "made", "next", "commands")
         return {key: untimed(value) for key, value in content.items() if key not in timed}
     return [untimed(one) for one in content] if isinstance(content, list) else content
 

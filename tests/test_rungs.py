@@ -1,14 +1,16 @@
 """Every rung against the obvious way: all scores in a matrix, sorted."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compatlearn.cli.app import app
 from compatlearn.evaluation.relevance import Relevance
-from compatlearn.upgrade.carry import way_back
+from compatlearn.upgrade.carry import commands, way_back
 from compatlearn.upgrade.case import Case, directed, mixed
 from compatlearn.upgrade.choice import Bench, kept_out
 from compatlearn.upgrade.cost import Cost, cost_of
@@ -337,3 +339,13 @@ def test_a_partial_backfill_ends_where_a_backfill_does() -> None:
 def test_a_rung_says_how_to_go_back(name: str) -> None:
     assert ("old column" in way_back(name)) == (SPACE in BY_NAME[name].needs)
     assert ("by hubness" in way_back(name)) == (name == "mapped+csls")
+
+
+@pytest.mark.parametrize("name", [rung.name for rung in RUNGS])
+def test_the_commands_for_a_live_index_exist(name: str) -> None:
+    for line in commands(name, Path("plan")):
+        words = line.replace("INDEX", "faiss:file").replace("SHARE", "0.1").split()
+        app.parse_args(words[1:], exit_on_error=False, print_error=False)
+    assert any("translate" in line for line in commands(name, Path("plan"))) == (
+        SPACE in BY_NAME[name].needs and "head" not in name
+    )

@@ -132,6 +132,8 @@ def plan(
     show(written if json else found)
     for line in written["next"]:
         tell(f"next: {line}")
+    for line in written["commands"]:
+        tell(f"on a live index: {line}")
     tell(f"{out / 'plan.json'} and {out / REPORT} are written")
     return 3 if require_gain and not found.gains else 0
 

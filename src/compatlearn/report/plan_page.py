@@ -85,7 +85,7 @@ def _content(plan: Mapping[str, Any], command: str, queries: Shown, items: Shown
         "what": WORDS.get(taken, ""),
         "why": why[:1].upper() + why[1:],
         "command": command,
-        "next": list(plan.get("next") or ()),
+        "next": [*(plan.get("next") or ()), *(f"{line}  # on a live index" for line in plan.get("commands") or ())],
         "back": _lines(plan.get("back")) or [BACK],
         "far": plan.get("far_queries"),
         "far_limit": FAR,

@@ -35,7 +35,8 @@ def save_plan(plan: Plan, folder: Path, made: dict[str, Any]) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     for direction, adapter in plan.adapters.items():
         adapter.save(folder / FILES[direction])
-    content = plan.to_dict() | {"next": next_steps(plan, folder), "back": way_back(plan.recommended), "made": made}
+    content = plan.to_dict() | {"next": next_steps(plan, folder), "commands": commands(plan.recommended, folder)}
+    content |= {"back": way_back(plan.recommended), "made": made}
     write_json(folder / "plan.json", content)
     return content
 
@@ -114,6 +115,26 @@ def _both(metric: Metric, weight: float) -> str:
     product = {"cosine": "cosine({}, {})", "dot": "{} · {}"}[metric]
     new, old = product.format("queries", "vectors"), product.format("old_queries", "old_vectors")
     return f"rank by {new} + {weight:.6g} {old}, largest first"
+
+
+def commands(rung: str, folder: Path) -> list[str]:
+    """How the commands carry a rung out on a live index; none where they have nothing to do.
+
+    Args:
+        rung: the recommended one.
+        folder: where the plan was written.
+    """
+    translate = f"compatlearn translate --index INDEX --plan {folder}"
+    backfill = f"compatlearn backfill --index INDEX --plan {folder} --items ITEMS --new-model MODEL"
+    search = f"compatlearn search --index INDEX --plan {folder} --query TEXT --new-model MODEL"
+    return {
+        "mapped": [search],
+        "fused": [f"{search} --old-model MODEL"],
+        "translated": [translate, search],
+        "translated+fused": [translate, f"{search} --old-model MODEL"],
+        "partial": [translate, f"{backfill} --queries {folder}/features/queries-new --budget SHARE", search],
+        "backfill": [translate, f"{backfill} --budget 1", search],
+    }.get(rung, [])
 
 
 def way_back(rung: str) -> str:
