@@ -77,7 +77,8 @@ def backfill(
         items: the texts of the items, by the ids of the index.
         new_model: what embeds them, as for `plan`.
         live: the index.
-        budget: share of the index that is embedded, with what was embedded before.
+        budget: share of the items that were no pairs of the plan that is embedded, with what was embedded before; the plan's
+            pairs are paid for and come first.
         most_items: in place of a share: most items that are embedded now.
         minutes: after which no further batch is begun.
         queries: logged queries by the new model: what they find most often comes first.
@@ -88,6 +89,8 @@ def backfill(
         json: figures as JSON on stdout.
     """
     from dataclasses import asdict
+
+    import numpy as np
 
     from ..features.cache import VectorCache
     from ..migration.backfill import backfill as run
@@ -100,14 +103,33 @@ def backfill(
     texts = open_named_texts(items, text_column, id_column, None)
     _, second = live.second()
     before = require_one_space(second)
-    room = max(0, round(budget * before.rows) - before.embedded) if most_items is None else most_items
-    order = None if queries is None else most_found(second, _features(queries).vectors)
+    found = [] if queries is None else [most_found(second, _features(queries).vectors)]
     embed = _Embedder(text_model.load(new_model, batch_size=batch_size), texts, items)
     with VectorCache(plan / "new.vectors", space=second.space) as cache:
+        paid = _paid(plan, cache, first=not before.embedded)
+        order = np.concatenate([paid, *found]) if len(paid) or found else None
+        share = round(budget * (before.rows - len(paid)))
+        room = max(0, share - max(0, before.embedded - len(paid))) if most_items is None else most_items
         limit = None if minutes is None else 60 * minutes
         done = run(second, embed, cache, order=order, items=room, seconds=limit, batch=batch_size, tell=tell)
     show(asdict(done) if json else str(done))
     return 0
+
+
+def _paid(plan: Path, cache: Any, *, first: bool) -> Any:
+    """Ids of the items that the plan has embedded; the first time their vectors go to the cache, later they may be stale."""
+    import numpy as np
+
+    for name in ("gallery-new", "pairs-new"):
+        if (plan / "features" / name).exists():
+            pairs = _features(plan / "features" / name)
+            if pairs.space != cache.space:
+                tell(f"{plan / 'features' / name} is of {pairs.space!r}, not of {cache.space!r}: not used")
+                continue
+            if first:
+                cache.add(pairs.ids, pairs.vectors)
+            return np.asarray(pairs.ids)
+    return np.zeros(0, dtype=np.int64)
 
 
 class _Embedder:
