@@ -16,7 +16,7 @@ from ..address import parts_of
 from ..checks import check_metric_of, check_queries
 from ..hits import Hits
 from ..second import SPACE, Block
-from .postgres import Postgres, vectors_of
+from .postgres import KINDS, Postgres, vectors_of
 
 FORM = "postgresql://USER@HOST/DATABASE#table.column"
 LOCK = "3s"  # that a change of the table waits for others, before it lets them pass and tries again
@@ -28,6 +28,7 @@ WITH free AS (
 )
 UPDATE {{t}} SET {{c}} = free.v, {{s}} = free.s FROM free WHERE {{t}}.{{k}} = free.k
 """
+INTEGERS = {"bigint": ">i8", "integer": ">i4", "smallint": ">i2"}  # keys whose rows are of one size when they are copied
 OPERATORS = {"euclidean": "<->", "cosine": "<=>", "dot": "<#>"}
 
 
@@ -108,11 +109,22 @@ class PgIndex:
 
     def scan(self, batch: int = 10_000) -> Iterator[Features]:
         """All vectors with their ids, in one snapshot of the table, at most `batch` at a time."""
+        statement = "SELECT {k}, {c} FROM {t} WHERE {c} IS NOT NULL"
+        if self.key_type in INTEGERS:
+            key = [("fields", ">i2"), ("size", ">i4"), ("id", INTEGERS[self.key_type])]
+            vector = [("bytes", ">i4"), ("width", ">i4"), ("vector", KINDS[self.kind], (self.dimension,))]
+            copy = self._sql(f"COPY ({statement}) TO STDOUT (FORMAT BINARY)")
+            for rows in self.server.copied(copy, np.dtype([*key, *vector]), batch):
+                if (rows["width"] >> 16 != self.dimension).any():
+                    raise DataError(f"not all vectors of {self.table}.{self.name} have {self.dimension} dimensions")
+                vectors = rows["vector"].astype(KINDS[self.kind][1:])
+                yield Features(vectors, ids=rows["id"].astype(np.int64), space=self.space, ids_from=f"key {self.key!r}")
+            return
         with self.server.snapshot() as cursor:
             cursor.itersize = batch
-            cursor.execute(self._sql("SELECT {k}, {c} FROM {t} WHERE {c} IS NOT NULL"))
-            while rows := cursor.fetchmany(batch):
-                yield self._features(rows)
+            cursor.execute(self._sql(statement))
+            while found := cursor.fetchmany(batch):
+                yield self._features(found)
 
     def read(self, ids: Values) -> Features:
         """The vectors of these ids, in their order.

@@ -17,6 +17,7 @@ from ...extras import require
 
 PATIENCE = 60.0  # seconds that a lost connection is tried again
 NOTE = "compatlearn "  # how the line in a column's comment begins
+HEADER, END = 19, b"\xff\xff"  # of a binary copy: bytes before the first row, and after the last
 KINDS = {"vector": ">f4", "halfvec": ">f2"}
 CLASSES = {"l2_ops": "euclidean", "cosine_ops": "cosine", "ip_ops": "dot"}
 T = TypeVar("T")
@@ -128,6 +129,33 @@ class Postgres:
             connection.read_only = True
             with connection.cursor("compatlearn", binary=True) as cursor:
                 yield cursor
+
+    def copied(self, statement: Any, row: np.dtype[Any], batch: int) -> Iterator[np.ndarray]:
+        """Rows of equal size of one query, and so of one snapshot, as PostgreSQL copies them: its fastest way.
+
+        Args:
+            statement: COPY (…) TO STDOUT (FORMAT BINARY).
+            row: what a row is, with its lengths.
+            batch: most rows at a time.
+
+        Yields:
+            Structured arrays.
+
+        Raises:
+            DataError: the connection is lost.
+        """
+        with self._own() as connection, connection.cursor() as cursor, cursor.copy(statement) as copy:
+            held = bytearray()
+            head = HEADER
+            for part in copy:
+                held += part
+                if len(held) - head >= batch * row.itemsize:
+                    yield np.frombuffer(bytes(held[head : head + batch * row.itemsize]), dtype=row)
+                    del held[: head + batch * row.itemsize]
+                    head = 0
+            rows = (len(held) - head - len(END)) // row.itemsize
+            if rows:
+                yield np.frombuffer(bytes(held[head : head + rows * row.itemsize]), dtype=row)
 
     def column(self, table: str, column: str) -> Column:
         """What the catalog says.
