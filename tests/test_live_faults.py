@@ -21,7 +21,7 @@ from compatlearn.indexes.second import Upgradable
 from compatlearn.migration.backfill import backfill
 from compatlearn.migration.status import status
 from compatlearn.migration.translate import translate
-from stores import Store, pgvector, postgres
+from stores import Store, lancedb, pgvector, postgres
 
 N, D_OLD, D_NEW, KILLS = 240, 6, 9, 30
 SECOND = "embedding_v2"
@@ -104,7 +104,14 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def test_killed_again_and_again(context: Any, store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [pgvector, lancedb])
+def test_killed_again_and_again(context: Any, kind: Any, tmp_path: Path) -> None:
+    with kind(tmp_path, np.arange(N), OLD, "cosine") as store:
+        kill_both(context, store, tmp_path)
+
+
+def kill_both(context: Any, store: Store, tmp_path: Path) -> None:
+    """30 kills of a translation, and 30 of a backfill: the index ends as it would have without."""
     adapter, before = gallery_map(tmp_path), store.rows()
     assert killed(context, "translate", store, tmp_path) > 3
     index = open_index(store.address)
