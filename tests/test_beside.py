@@ -55,6 +55,8 @@ def fill(path: Path, way: str, slow: float = 0.0, batch: int = 16) -> None:
     for block in second.blocks(batch):
         todo = np.array([mark_of(stamp) != mark("m@2", way) for stamp in block.stamps.tolist()])
         some = block.take(todo)
+        if not len(some):
+            continue
         second.write(some, true(way)[rows_of(some.ids)], stamps_of(mark("m@2", way), some.old))
 
 

@@ -23,6 +23,7 @@ from samples import CAT, DOG, call, clusters, image_folder, picture
 
 WEIGHTS = "embedder.backbone.0.weight"
 COMMANDS = ("demo", "extract", "pseudo", "adapt", "plan", "train", "evaluate", "compare", "sweep", "recipe")
+COMMANDS += ("translate", "backfill", "search", "status", "rollback")
 TINY = ["--backbone", "small_resnet4", "--epochs", "1", "--batch-size", "8", "--resize", "8", "--image-size", "8"]
 
 

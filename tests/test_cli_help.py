@@ -27,7 +27,8 @@ def test_a_flag_that_is_missing_or_misspelt(capsys: pytest.CaptureFixture[str], 
     assert call(capsys, *command.split()) == (2, "", f"compatlearn: {message}\n")
 
 
-COMMANDS = ("demo", "adapt", "evaluate", "extract", "pseudo", "train", "compare", "sweep", "recipe")
+COMMANDS = ("demo", "adapt", "evaluate", "extract", "pseudo", "train", "compare", "sweep", "recipe", "plan")
+COMMANDS += ("translate", "backfill", "search", "status", "rollback")
 
 
 def test_every_command_has_its_line_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
