@@ -55,12 +55,13 @@ def work(what: str, address: str, folder: Path) -> None:
     torch.set_num_threads(1)
     index = open_index(address, metric="cosine")
     if what == "translate":
-        translate(index, load_adapter(folder / "map.safetensors"), SECOND, batch=8)
+        translate(index, load_adapter(folder / "map.safetensors"), SECOND, batch=8, rate=120)
         return
 
     def embed(ids: list[int]) -> np.ndarray:
         with (folder / "asked").open("a") as file:
             file.write("".join(f"{one}\n" for one in ids))
+        time.sleep(0.08)
         return NEW[ids]
 
     with VectorCache(folder / "new.vectors", space="new@1") as cache:
