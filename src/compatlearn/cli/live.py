@@ -90,7 +90,7 @@ def redacted(text: str) -> str:
     """A text without the passwords of the addresses in it."""
     import re
 
-    return re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", re.sub(r"(password=)[^&\s]+", r"\1***", text))
+    return re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", re.sub(r"(password=)[^&\s#]+", r"\1***", text))
 
 
 def plan_of(folder: Path) -> dict[str, Any]:
