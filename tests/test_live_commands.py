@@ -24,6 +24,10 @@ def embed(texts: list[str]) -> np.ndarray:
     return NEW[[int(text.removeprefix("text ")) for text in texts]]
 
 
+def other(texts: list[str]) -> np.ndarray:
+    return -embed(texts)
+
+
 @pytest.fixture
 def live(tmp_path: Path) -> tuple[str, ...]:
     """An index and a plan for it, as flags."""
@@ -52,6 +56,10 @@ def test_the_whole_way_and_its_wrong_turns(live: tuple[str, ...], tmp_path: Path
     assert json.loads(out)["written"] == N
     assert call(capsys, "status", *live, "--require-finished")[0] == 0
     assert "--budget is a share" in complaint(capsys, 1, *backfill, "--budget", "2")
+    stranger = [*backfill[:-1], "test_live_commands:other"]
+    assert "'test_live_commands:other', and embedding_v2 holds those of 'test_live_commands:embed'" in complaint(
+        capsys, 1, *stranger
+    )
     code, out, err = call(capsys, *backfill, "--budget", "0.5", "--json")
     assert code == 0, err
     assert json.loads(out)["embedded"] == N // 2

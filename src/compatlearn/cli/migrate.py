@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, IncompatibleError
 from .live import Live, adapter_of, plan_of
 from .output import show, tell
 from .texts import TextModel, open_named_texts
@@ -104,7 +104,13 @@ def backfill(
     _, second = live.second()
     before = require_one_space(second)
     found = [] if queries is None else [most_found(second, _features(queries).vectors)]
-    embed = _Embedder(text_model.load(new_model, batch_size=batch_size), texts, items)
+    encoder = text_model.load(new_model, batch_size=batch_size)
+    if encoder.space != second.space:
+        raise IncompatibleError(
+            f"--new-model {new_model} makes vectors of {encoder.space!r}, and {live.to} holds those of {second.space!r}; "
+            "give the model of the plan"
+        )
+    embed = _Embedder(encoder, texts, items)
     with VectorCache(plan / "new.vectors", space=second.space) as cache:
         paid = _paid(plan, cache, first=not before.embedded)
         order = np.concatenate([paid, *found]) if len(paid) or found else None
