@@ -80,7 +80,7 @@ def approximation(index: Any, plan: Any, vectors: dict[str, Any]) -> list[str]:
     from ..adapters.methods import QUERY
     from ..indexes.recall import recall
 
-    asked = {name: vectors[side].vectors[:ASKED] for name, side in (("old queries", "old_queries"),) if side in vectors}
+    asked = {"old queries": vectors["old_queries"].vectors[:ASKED]} if "old_queries" in vectors else {}
     if "new_queries" in vectors and QUERY in plan.adapters:
         asked["mapped queries"] = plan.adapters[QUERY](vectors["new_queries"].vectors[:ASKED])
     return [f"the index as it is finds {recall(index, some):.1%} of the ten nearest of {name}" for name, some in asked.items()]

@@ -126,8 +126,13 @@ def stamps_of(said: str, old: Float[np.ndarray, "m d_old"]) -> Shaped[np.ndarray
     Returns:
         (m,) texts.
     """
+    return np.array([f"{said}#{digest}" for digest in digests_of(old)], dtype=str)
+
+
+def digests_of(old: Float[np.ndarray, "m d_old"]) -> list[str]:
+    """What stamps remember of first vectors: m texts of eight hexadecimal digits."""
     rows = np.ascontiguousarray(old, dtype=np.float32)
-    return np.array([f"{said}#{blake2b(row.tobytes(), digest_size=DIGEST // 2).hexdigest()}" for row in rows], dtype=str)
+    return [blake2b(row.tobytes(), digest_size=DIGEST // 2).hexdigest() for row in rows]
 
 
 def mark_of(stamp: str) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from ..errors import IncompatibleError
-from ..indexes.second import Block, how_of, mark, mark_of, space_of, stamps_of
+from ..indexes.second import Block, digests_of, how_of, mark, mark_of, space_of
 
 EMBEDDED = "embedded"  # how a true new vector came there
 CHANGED = "changed, "  # before how a vector came there: of an item that is not what it was when it got its last one
@@ -32,11 +32,8 @@ def settled(block: Block, said: str) -> Bool[np.ndarray, " m"]:
 
 def changed(block: Block) -> Bool[np.ndarray, " m"]:
     """(m,) whether a row has a stamp, and another first vector than the stamp was made of."""
-    now = [stamp[1:] for stamp in stamps_of("", block.old).tolist()]
-    return np.array(
-        [bool(stamp) and not stamp.endswith(f"#{one}") for stamp, one in zip(block.stamps.tolist(), now, strict=True)],
-        dtype=bool,
-    )
+    pairs = zip(block.stamps.tolist(), digests_of(block.old), strict=True)
+    return np.array([bool(stamp) and not stamp.endswith(f"#{digest}") for stamp, digest in pairs], dtype=bool)
 
 
 def forgotten(block: Block) -> Bool[np.ndarray, " m"]:
@@ -51,4 +48,6 @@ def after_change(said: str) -> str:
 
 def new_stamps(block: Block, said: str) -> Shaped[np.ndarray, " m"]:
     """The stamps that rows get; those of changed items say so, until they are embedded."""
-    return np.where(forgotten(block), stamps_of(after_change(said), block.old), stamps_of(said, block.old))
+    again = after_change(said)
+    pairs = zip(forgotten(block), digests_of(block.old), strict=True)
+    return np.array([f"{again if new else said}#{digest}" for new, digest in pairs], dtype=str)

@@ -15,6 +15,7 @@ from ..features.features import Features
 from ..indexes.among import nearest_among
 from ..indexes.hits import Hits
 from ..indexes.second import Second, Upgradable
+from ..metric import Metric
 from ..upgrade.case import Rows, directed, joined, mixed
 from .status import require_one_space
 
@@ -100,10 +101,9 @@ class Road:
         places = np.concatenate([_places(one, known) for one in found], axis=1)
         places = np.sort(places, axis=1)
         places[:, 1:][places[:, 1:] == places[:, :-1]] = -1
-        rows, keys = nearest_among(
-            joined(asked, old, weight), items, places, k, "euclidean" if metric == "euclidean" else "dot"
-        )
-        hits = Hits.of(rows, keys, "euclidean" if metric == "euclidean" else "dot", new, False)
+        sums: Metric = "euclidean" if metric == "euclidean" else "dot"  # what adds up over both columns
+        rows, keys = nearest_among(joined(asked, old, weight), items, places, k, sums)
+        hits = Hits.of(rows, keys, sums, new, False)
         return replace(hits, names=known)
 
     def _joins(self) -> bool:

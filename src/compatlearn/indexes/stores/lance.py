@@ -16,11 +16,11 @@ import pyarrow as pa
 from jaxtyping import Float, Shaped
 
 from ...arrays import as_numpy
-from ...errors import ConfigError, IncompatibleError
+from ...errors import IncompatibleError
 from ...features.features import Features
 from ...features.values import Values
 from ...metric import Metric
-from ..address import parts_of
+from ..address import parts_of, table_and_column
 from ..checks import check_metric_of, check_queries
 from ..hits import Hits
 from ..second import SPACE, Block, mark_of
@@ -41,9 +41,7 @@ def open_store(address: str, metric: str | None) -> "LanceIndex":
         ConfigError: an address of another form; or as `LanceIndex`.
     """
     folder, name = parts_of(address.partition(":")[2], FORM)
-    table, _, column = name.rpartition(".")
-    if not table:
-        raise ConfigError(f"the address of such an index is {FORM}; got {'#' + name!r}")
+    table, column = table_and_column(name, FORM)
     return LanceIndex(LanceTable(folder, table), column, metric)
 
 

@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from ...arrays import as_numpy
-from ...errors import ConfigError, DataError, IncompatibleError
+from ...errors import DataError, IncompatibleError
 from ...extras import require
 from ...features.features import Features
 from ...features.values import Values
 from ...metric import Metric
-from ..address import parts_of
+from ..address import parts_of, table_and_column
 from ..checks import check_metric_of, check_queries
 from ..hits import Hits
 from ..second import SPACE, Block
@@ -43,9 +43,7 @@ def open_store(address: str, metric: str | None) -> "PgIndex":
         ConfigError: an address of another form; or as `PgIndex`.
     """
     url, name = parts_of(address, FORM)
-    table, _, column = name.rpartition(".")
-    if not table:
-        raise ConfigError(f"the address of such an index is {FORM}; got {'#' + name!r}")
+    table, column = table_and_column(name, FORM)
     return PgIndex(url, table, column, metric)
 
 

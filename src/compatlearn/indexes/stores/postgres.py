@@ -23,7 +23,7 @@ CLASSES = {"l2_ops": "euclidean", "cosine_ops": "cosine", "ip_ops": "dot"}
 T = TypeVar("T")
 
 COLUMN = """
-SELECT format_type(a.atttypid, -1), a.atttypmod, a.atttypid::int, col_description(a.attrelid, a.attnum)
+SELECT format_type(a.atttypid, -1), a.atttypmod, col_description(a.attrelid, a.attnum)
 FROM pg_attribute a WHERE a.attrelid = %(table)s::regclass AND a.attname = %(column)s AND NOT a.attisdropped AND a.attnum > 0
 """
 KEY = """
@@ -46,14 +46,12 @@ class Column:
     Attributes:
         kind: "vector" or "halfvec".
         dimension: of its vectors; 0: not declared.
-        oid: of its type.
         comment: of the column; "" for none.
         metrics: of the indexes on it.
     """
 
     kind: str
     dimension: int
-    oid: int
     comment: str
     metrics: tuple[str, ...]
 
@@ -110,9 +108,7 @@ class Postgres:
                         return work(cursor)
                 except (self.psycopg.errors.InsufficientPrivilege, self.psycopg.errors.ReadOnlySqlTransaction) as error:
                     raise DataError(f"PostgreSQL at {self} does not allow it: {_line(error)}; use a role that may") from error
-                except (
-                    self.psycopg.OperationalError
-                ) as error:  # a restart, a cut line, a deadlock, a lock that was not to be had
+                except self.psycopg.OperationalError as error:  # a restart, a cut line, a lock not to be had
                     if not self._connections and deadline - time.monotonic() > PATIENCE - 1:
                         raise DataError(f"cannot connect to PostgreSQL at {self}: {_line(error)}") from error
                     if time.monotonic() > deadline or "disk" in str(error).lower():
@@ -172,13 +168,13 @@ class Postgres:
         found: Any = self.run(lambda cursor: cursor.execute(COLUMN, names).fetchone())
         if found is None:
             raise DataError(f"table {table} at {self} has no column {column!r}")
-        kind, dimension, oid, comment = found
+        kind, dimension, comment = found
         kind = kind.rpartition(".")[2]
         if kind not in KINDS:
             raise IncompatibleError(f"column {table}.{column} holds {kind}; vectors are of pgvector's type vector or halfvec")
         classes = self.run(lambda cursor: cursor.execute(OPERATORS, names).fetchall())
         metrics = {CLASSES[name.partition("_")[2]] for (name,) in classes if name.partition("_")[2] in CLASSES}
-        return Column(kind, max(0, dimension), oid, comment or "", tuple(sorted(metrics)))
+        return Column(kind, max(0, dimension), comment or "", tuple(sorted(metrics)))
 
     def has_column(self, table: str, column: str) -> bool:
         """Whether the table has a column of that name."""
