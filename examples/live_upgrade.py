@@ -25,7 +25,7 @@ from compatlearn.adapters.methods import GALLERY, QUERY
 from compatlearn.cli.app import run as compatlearn
 from compatlearn.evaluation.figures import mean_of
 from compatlearn.migration.search import Road
-from compatlearn.upgrade.carry import FILES
+from compatlearn.upgrade.files import FILES
 
 OLD_MODEL, CORPUS = "live_upgrade:old_model", "LIVE_UPGRADE_ITEMS"
 SECOND = "embedding_v2"

@@ -11,7 +11,7 @@ from compatlearn.adapters.methods import GALLERY, QUERY
 from compatlearn.cli.live import redacted
 from compatlearn.features.features import Features
 from compatlearn.indexes.open import open_index
-from compatlearn.upgrade.carry import FILES
+from compatlearn.upgrade.files import FILES
 from samples import call, complaint
 
 N, D_OLD, D_NEW = 60, 5, 7

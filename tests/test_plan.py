@@ -14,6 +14,7 @@ import pytest
 import compatlearn as cl
 from compatlearn.errors import CompatlearnError
 from compatlearn.evaluation.figures import Figure
+from compatlearn.evaluation.profile import Profile
 from compatlearn.features.features import Features
 from compatlearn.indexes.arrays import ArrayIndex
 from compatlearn.upgrade import choice, curves, given, plan
@@ -23,7 +24,6 @@ from compatlearn.upgrade.case import directed
 from compatlearn.upgrade.cost import Cost
 from compatlearn.upgrade.given import gather
 from compatlearn.upgrade.maps import Methods, Pairs, apply_maps, fit_maps
-from compatlearn.upgrade.plan import far_queries
 from compatlearn.upgrade.rungs import RUNGS, ask_old
 from samples import quick_plans
 
@@ -298,8 +298,8 @@ def test_queries_far_from_all_pairs_are_counted() -> None:
     queries = np.concatenate([pairs[:30] + 0.001, pairs[:10] + 50]).astype(np.float32)
     between = np.sort(np.linalg.norm(pairs[:, None] - pairs[None], axis=2), axis=1)[:, 1]
     far = np.linalg.norm(queries[:, None] - pairs[None], axis=2).min(axis=1) > np.quantile(between, 0.99)
-    assert far_queries(queries, pairs) == pytest.approx(far.mean()) == 0.25
-    assert far_queries(None, pairs) is None
+    assert Profile.of(pairs, queries, "euclidean").share_far == pytest.approx(far.mean()) == 0.25
+    assert Profile.of(pairs, None, "euclidean").share_far is None
 
 
 def rung(name: str, gain: tuple[float, float, float] | None, embedded: int = 0, score: float | None = 0.5) -> Measured:

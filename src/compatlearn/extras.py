@@ -23,6 +23,8 @@ EXTRAS = {
     "tenacity": "services",
     "starlette": "services",
     "uvicorn": "services",
+    "httpx": "services",
+    "prometheus_client": "services",
     "tensorboard": "tensorboard",
     "psycopg": "pgvector",
     "pgvector": "pgvector",

@@ -25,6 +25,7 @@ from .plan import plan
 from .pseudo import pseudo
 from .recipe import recipe
 from .search import search
+from .serve import serve
 from .train import train
 
 app = App(name="compatlearn", help="Upgrade an embedding model without re-embedding the gallery.", version=__version__)
@@ -34,6 +35,7 @@ for command in (
     translate,
     backfill,
     search,
+    serve,
     status,
     rollback,
     adapt,

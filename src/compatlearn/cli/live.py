@@ -113,6 +113,6 @@ def plan_of(folder: Path) -> dict[str, Any]:
 def adapter_of(folder: Path, direction: str) -> Any:
     """A map of a plan, by its direction."""
     from ..adapters.adapter import load_adapter
-    from ..upgrade.carry import FILES
+    from ..upgrade.files import FILES
 
     return load_adapter(folder / FILES[direction])

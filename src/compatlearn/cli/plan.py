@@ -116,7 +116,8 @@ def plan(
     vectors: dict[str, Any] = dict(_loaded(paths, live, columns) if source is None else source.vectors)
     from .. import __version__
     from ..report.plan_page import write_plan_page
-    from ..upgrade.carry import REPORT, save_plan
+    from ..upgrade.carry import save_plan
+    from ..upgrade.files import REPORT
     from ..upgrade.fits import FOLDER, forget
     from ..upgrade.plan import plan as measure
 

@@ -116,7 +116,7 @@ class _Service:
             answer = retrying(self._ask, texts)
         except _BrokenError as error:
             raise AnswerError(f"gave an answer that is not whole JSON, {ATTEMPTS} times: {error}") from error
-        vectors = _vectors(answer, len(texts))
+        vectors = read_vectors(answer, len(texts))
         asked = self.options.get("dimensions")
         if asked is not None and vectors.shape[1] != asked:
             raise AnswerError(f"was asked for {asked} dimensions and gave {vectors.shape[1]}; ask for none")
@@ -186,8 +186,12 @@ class _BrokenError(Exception):
     """An answer of 200 that is not JSON."""
 
 
-def _vectors(answer: Any, count: int) -> Float[np.ndarray, "b d"]:
+def read_vectors(answer: Any, count: int) -> Float[np.ndarray, "b d"]:
     """(count, d) float32 of an answer, in the order of the texts.
+
+    Args:
+        answer: the JSON of a service.
+        count: of the texts.
 
     Raises:
         AnswerError: not one vector for each text, or not of one dimension.

@@ -3,23 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from ..adapters.methods import GALLERY, QUERY
 from ..files import write_json
 from ..metric import Metric
 from .cost import RANKED
-from .maps import NEW_HEAD, OLD_HEAD
+from .files import FILES, PLAN, PROFILE
 from .measure import REFITTED
 from .result import Plan
 from .rungs import CANDIDATES
 
-FILES = {QUERY: "new-to-old.safetensors", GALLERY: "old-to-new.safetensors"}
-FILES |= {OLD_HEAD: "old-to-old.safetensors", NEW_HEAD: "new-to-new.safetensors"}
-REPORT = "plan.html"
 UNIT = "unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)"
 
 
 def save_plan(plan: Plan, folder: Path, made: dict[str, Any]) -> dict[str, Any]:
-    """Write the maps and, last, `plan.json`; each file whole or not at all.
+    """Write the maps, the profile and, last, `plan.json`; each file whole or not at all.
 
     Args:
         plan: what was found.
@@ -35,9 +31,11 @@ def save_plan(plan: Plan, folder: Path, made: dict[str, Any]) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     for direction, adapter in plan.adapters.items():
         adapter.save(folder / FILES[direction])
+    if plan.profile is not None:
+        plan.profile.save(folder / PROFILE)
     content = plan.to_dict() | {"next": next_steps(plan, folder), "commands": commands(plan.recommended, folder)}
     content |= {"back": way_back(plan.recommended), "made": made}
-    write_json(folder / "plan.json", content)
+    write_json(folder / PLAN, content)
     return content
 
 

@@ -28,7 +28,6 @@ class Given:
     Attributes:
         pairs: what the maps are fitted to.
         case: queries and gallery without the pairs, with a truth; None where nothing says what is right.
-        new_queries: (q, d_new) new vectors of the queries; None where there are none.
         items: how many the whole gallery has.
         paid: how many of them have their new vector already, as pairs.
         notes: what a reader should know, one line each.
@@ -36,7 +35,6 @@ class Given:
 
     pairs: Pairs
     case: Case | None
-    new_queries: np.ndarray | None
     items: int
     paid: int
     notes: tuple[str, ...]
@@ -97,8 +95,7 @@ def gather(
     case = None
     if queries is not None:
         case = _case(old_gallery, gallery, rest, new_rows, queries, old_queries, relevance, metric, notes)
-    asked = None if queries is None else _rows(queries, None, metric)
-    return Given(pairs, case, asked, len(gallery), int((own >= 0).sum()), tuple(notes))
+    return Given(pairs, case, len(gallery), int((own >= 0).sum()), tuple(notes))
 
 
 def _judged_items(gallery: Items, queries: Items | None, relevance: Relevance | None) -> Int[np.ndarray, " k"]:

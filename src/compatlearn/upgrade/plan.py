@@ -10,6 +10,7 @@ from ..adapters.matched import OTHERS
 from ..adapters.methods import GALLERY
 from ..adapters.task import Tell, silent
 from ..arrays import Array
+from ..evaluation.profile import Profile
 from ..evaluation.relevance import Relevance
 from ..features.features import Features
 from ..indexes.index import Readable
@@ -97,8 +98,10 @@ def plan(
     given = gather(gallery, fresh, sides["pairs_old"], sides["new"], sides["old"], relevance, sides["backfill"], metric, seed)
     if check_cluster(cluster) == "class":
         given = with_classes(given, sides["new"])
+    asked = None if sides["new"] is None else sides["new"].vectors
+    profile = Profile.of(given.pairs.new, asked, metric, space=fresh.space, seed=seed)
     with keeping(None if keep is None else Path(keep), tell) as fits:
-        found = _plan(replace(given, pairs=replace(given.pairs, fits=fits)), metric, budget, goal, seed, tell)
+        found = _plan(replace(given, pairs=replace(given.pairs, fits=fits)), profile, metric, budget, goal, seed, tell)
     for name, adapter in found.adapters.items():
         adapter.space_new = gallery.space if name == OLD_HEAD else fresh.space
         adapter.space_old = fresh.space if name == NEW_HEAD else gallery.space
@@ -118,7 +121,7 @@ def as_features(vectors: Vectors) -> Features:
     return Features(vectors)
 
 
-def _plan(given: Given, metric: Metric, budget: float, goal: float, seed: int, tell: Tell) -> Plan:
+def _plan(given: Given, profile: Profile, metric: Metric, budget: float, goal: float, seed: int, tell: Tell) -> Plan:
     case, pairs, bench = given.case, given.pairs, None
     if case is None:
         tell("nothing says what answers a query: pairs kept out ask, and the new model's own ranking is the truth")
@@ -159,36 +162,17 @@ def _plan(given: Given, metric: Metric, budget: float, goal: float, seed: int, t
         metric,
         methods,
         trials,
-        far_queries(given.new_queries, pairs.new),
+        profile.share_far,
         learning,
         partial,
         given.notes,
         examples_of(case, scored, name),
         adapters,
         case.scale,
+        profile,
     )
 
 
 def _others(case: Case, seed: int) -> Rows:
     rows = np.random.default_rng(seed).permutation(len(case.items))[:OTHERS]
     return case.items[np.sort(rows)]
-
-
-def far_queries(queries: Rows | None, pairs: Rows) -> float | None:
-    """Share of the queries that lie farther from all pairs than 99 % of the pairs do from the other pairs.
-
-    Args:
-        queries: (q, d) new vectors, or None.
-        pairs: (m, d) new vectors.
-    """
-    if queries is None:
-        return None
-    some = pairs[:TRIED]
-
-    def nearest(rows: Rows, own: bool) -> np.ndarray:
-        squares = np.square(rows).sum(axis=1)[:, None] + np.square(some).sum(axis=1) - 2 * rows @ some.T
-        if own:
-            np.fill_diagonal(squares, np.inf)
-        return squares.min(axis=1)
-
-    return float((nearest(queries, False) > np.quantile(nearest(some, True), 0.99)).mean())

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from ..adapters.adapter import Adapter
+from ..evaluation.profile import Profile
 from ..metric import Metric
 from .advice import Measured
 from .curves import Curve
@@ -38,6 +39,7 @@ class Plan:
         adapters: the fitted maps, by direction.
         scale: how much larger squared distances are in the new space; the weight of the old space beside it counts as many
             times. 1 where only directions count.
+        profile: what the pairs and queries look like in the new space, to compare later queries with; None where there is none.
     """
 
     rungs: tuple[Measured, ...]
@@ -58,6 +60,7 @@ class Plan:
     examples: tuple[dict[str, Any], ...] = ()
     adapters: dict[str, Adapter] = field(default_factory=dict)
     scale: float = 1.0
+    profile: Profile | None = None
 
     def rung(self, name: str) -> Measured:
         """The rung of that name."""
