@@ -298,8 +298,8 @@ def test_queries_far_from_all_pairs_are_counted() -> None:
     queries = np.concatenate([pairs[:30] + 0.001, pairs[:10] + 50]).astype(np.float32)
     between = np.sort(np.linalg.norm(pairs[:, None] - pairs[None], axis=2), axis=1)[:, 1]
     far = np.linalg.norm(queries[:, None] - pairs[None], axis=2).min(axis=1) > np.quantile(between, 0.99)
-    assert Profile.of(pairs, queries, "euclidean").share_far == pytest.approx(far.mean()) == 0.25
-    assert Profile.of(pairs, None, "euclidean").share_far is None
+    assert Profile.of(pairs, pairs, queries, "euclidean").share_far == pytest.approx(far.mean()) == 0.25
+    assert Profile.of(pairs, pairs, None, "euclidean").share_far is None
 
 
 def rung(name: str, gain: tuple[float, float, float] | None, embedded: int = 0, score: float | None = 0.5) -> Measured:

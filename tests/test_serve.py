@@ -275,7 +275,7 @@ def test_the_environments_key_goes_to_the_upstream(mapped: Path, monkeypatch: py
 
 def test_models_health_and_metrics(mapped: Path) -> None:
     pairs = np.stack([vector(f"pair {row}") for row in range(50)])
-    profile = Profile.of(pairs, None, "euclidean")
+    profile = Profile.of(pairs, pairs, None, "euclidean")
     far = "a text that lies far from all pairs"
     upstream_far = [far if profile.far(vector(far)[None])[0] else None]
     with serving() as upstream, proxy(mapped, upstream, profile=profile) as address, client_of(address) as client:
@@ -353,7 +353,7 @@ def test_models_that_are_not_those_of_the_map(mapped: Path) -> None:
     with pytest.raises(IncompatibleError, match="the old model is 'someone@2'"):
         Documents(other, D_OLD, "old@1")
     with pytest.raises(IncompatibleError, match="profile has 7 dimensions"):
-        Queries(old_model_named("openai:m"), loaded, profile=Profile.of(np.eye(7), None, "cosine"))
+        Queries(old_model_named("openai:m"), loaded, profile=Profile.of(np.eye(7), np.eye(7), None, "cosine"))
     with pytest.raises(ConfigError, match="no address"):
         Service("m", base_url="localhost:8080")
 

@@ -18,6 +18,7 @@ from . import signals
 from .adapt import adapt
 from .compare import compare, sweep
 from .demo import demo
+from .drift import drift
 from .evaluate import evaluate
 from .extract import extract
 from .migrate import backfill, rollback, status, translate
@@ -36,6 +37,7 @@ for command in (
     backfill,
     search,
     serve,
+    drift,
     status,
     rollback,
     adapt,

@@ -1,11 +1,11 @@
 """What the queries and pairs of a plan looked like in the new space: what live queries are compared with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -15,6 +15,8 @@ from ..metric import Metric
 
 KEPT = 2_000  # pairs, and queries, that a profile keeps
 FAR = 0.99  # a query is far if it is farther from all pairs than this share of the pairs is from the other pairs
+AGREEING = 10  # nearest pairs that both models should agree on
+ARRAYS = ("pairs", "pairs_old", "queries", "lengths", "agreement")
 FORMAT = "compatlearn-profile-1"
 
 
@@ -23,36 +25,68 @@ class Profile:
     """A sample of the pairs that the maps were fitted to, and of the queries that the plan was measured with.
 
     Attributes:
-        pairs: (m, d) float32, as the metric sees them: of unit length under the cosine.
-        queries: (q, d) likewise; q may be 0.
+        pairs: (m, d_new) float32 by the new model, as the metric sees them: of unit length under the cosine.
+        pairs_old: (m, d_old) the same items by the old model, likewise.
+        queries: (q, d_new) likewise; q may be 0.
         lengths: (q,) of the queries before they were scaled.
+        agreement: (q,) in [0, 1], as `agreement_of` measures it, by maps that no query was fitted to; NaN: not measured.
         limit: distance to the nearest pair beyond which a query is far.
         metric: what ranks.
         space: of the new model; "" is unknown.
     """
 
     pairs: Float[np.ndarray, "m d"]
+    pairs_old: Float[np.ndarray, "m e"]
     queries: Float[np.ndarray, "q d"]
     lengths: Float[np.ndarray, " q"]
+    agreement: Float[np.ndarray, " q"]
     limit: float
     metric: Metric
     space: str = ""
 
     @classmethod
-    def of(cls, pairs: Any, queries: Any, metric: Metric, *, space: str = "", seed: int = 0) -> "Profile":
-        """The profile of pairs and queries.
+    def of(
+        cls, pairs: Any, pairs_old: Any, queries: Any, metric: Metric, *, mapped: Any = None, space: str = "", seed: int = 0
+    ) -> "Profile":
+        """The profile of pairs and queries, or of 2,000 of each.
 
         Args:
-            pairs: (m, d) new vectors that the maps were fitted to, m at least 2.
-            queries: (q, d) new vectors of queries; None: there are none.
+            pairs: (m, d_new) new vectors that the maps were fitted to, m at least 2.
+            pairs_old: (m, d_old) old vectors of the same items.
+            queries: (q, d_new) new vectors of queries; None: there are none.
             metric: what ranks.
+            mapped: (q, d_old) the queries in the old space, by maps that they were not fitted to; None: not known.
             space: of the new model.
-            seed: of the sample, where there are more than 2,000.
+            seed: of the draw.
         """
-        pairs, asked = _some(pairs, seed), _some(pairs[:0] if queries is None else queries, seed)
-        known = _directed(pairs, metric)
+        rows = _some(len(pairs), seed)
+        known, stored = (directed(side[rows], metric) for side in (pairs, pairs_old))
         limit = float(np.quantile(nearest_distances(known, known, itself=True), FAR))
-        return cls(known, _directed(asked, metric), np.linalg.norm(asked, axis=1), limit, metric, space)
+        rows = _some(0 if queries is None else len(queries), seed)
+        asked = np.asarray((pairs if queries is None else queries)[rows], dtype=np.float32)
+        empty = cls(
+            known, stored, directed(asked, metric), np.linalg.norm(asked, axis=1), np.full(len(rows), np.nan), limit, metric
+        )
+        agreement = empty.agreement if mapped is None else empty.agreement_of(asked, mapped[rows])
+        return replace(empty, agreement=agreement, space=space)
+
+    def agreement_of(self, queries: Float[np.ndarray, "q d"], mapped: Float[np.ndarray, "q e"]) -> Float[np.ndarray, " q"]:
+        """(q,) of the ten pairs that a query is nearest to by the new model, the share that its mapped vector finds too.
+
+        Args:
+            queries: (q, d_new) new vectors.
+            mapped: (q, d_old) the same, mapped into the old space.
+
+        Raises:
+            IncompatibleError: another dimension than that of the pairs.
+        """
+        found = []
+        for rows, pairs in ((queries, self.pairs), (mapped, self.pairs_old)):
+            _check_width(rows, pairs)
+            near = squared_distances(directed(rows, self.metric), pairs, self.metric)
+            found.append(np.argsort(near, axis=1, kind="stable")[:, :AGREEING])
+        new, old = found
+        return (new[:, :, None] == old[:, None, :]).any(axis=2).mean(axis=1)
 
     def distances(self, queries: Float[np.ndarray, "q d"]) -> Float[np.ndarray, " q"]:
         """(q,) distance of each query to its nearest pair.
@@ -63,12 +97,8 @@ class Profile:
         Raises:
             IncompatibleError: another dimension than that of the pairs.
         """
-        if queries.shape[1] != self.pairs.shape[1]:
-            raise IncompatibleError(
-                f"the queries have {queries.shape[1]} dimensions and the pairs of the plan {self.pairs.shape[1]}; "
-                "embed them with the new model of the plan"
-            )
-        return nearest_distances(_directed(queries, self.metric), self.pairs)
+        _check_width(queries, self.pairs)
+        return nearest_distances(directed(queries, self.metric), self.pairs)
 
     def far(self, queries: Float[np.ndarray, "q d"]) -> Bool[np.ndarray, " q"]:
         """(q,) which queries are farther from all pairs than 99 % of the pairs are from the other pairs.
@@ -95,7 +125,7 @@ class Profile:
         Raises:
             DataError: the disk is full, or the path cannot be written.
         """
-        tensors = {"pairs": self.pairs, "queries": self.queries, "lengths": self.lengths.astype(np.float32)}
+        tensors = {name: np.ascontiguousarray(getattr(self, name), dtype=np.float32) for name in ARRAYS}
         tensors |= {"limit": np.array([self.limit])}
         header = {"format": FORMAT, "metric": self.metric, "space": self.space}
         write_atomically(path, lambda temporary: save_file(tensors, temporary, header))
@@ -127,7 +157,7 @@ def load_profile(path: Path) -> Profile:
         rows = load_file(path)
         limit = float(rows["limit"][0])
         metric: Any = header["metric"]
-        return Profile(rows["pairs"], rows["queries"], rows["lengths"], limit, metric, header.get("space", ""))
+        return Profile(*(rows[name] for name in ARRAYS), limit, metric, header.get("space", ""))
     except (OSError, KeyError, SafetensorError) as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise FormatError(f"{path} is not a whole profile ({reason}); {remedy}") from error
@@ -143,17 +173,47 @@ def nearest_distances(
         pairs: (m, d) vectors.
         itself: the rows are the pairs, and none is its own neighbour.
     """
-    squares = np.square(rows).sum(axis=1)[:, None] + np.square(pairs).sum(axis=1) - 2 * rows @ pairs.T
+    squares = squared_distances(rows, pairs, "euclidean")
     if itself:
         np.fill_diagonal(squares, np.inf)
     return np.sqrt(np.maximum(squares.min(axis=1), 0))
 
 
-def _some(rows: Any, seed: int) -> Float[np.ndarray, "n d"]:
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:KEPT])
-    return np.asarray(rows[chosen] if len(rows) > KEPT else rows, dtype=np.float32)
+def squared_distances(
+    rows: Float[np.ndarray, "q d"], pairs: Float[np.ndarray, "m d"], metric: Metric
+) -> Float[np.ndarray, "q m"]:
+    """(q, m) squared Euclidean distances; for "dot" minus the inner products: smaller is nearer everywhere.
+
+    Args:
+        rows: (q, d) vectors.
+        pairs: (m, d) vectors.
+        metric: what ranks; vectors under the cosine are of unit length already.
+    """
+    products = rows @ pairs.T
+    if metric == "dot":
+        return -products
+    return np.square(rows).sum(axis=1)[:, None] + np.square(pairs).sum(axis=1) - 2 * products
 
 
-def _directed(rows: Any, metric: Metric) -> Float[np.ndarray, "n d"]:
+def directed(rows: Any, metric: Metric) -> Float[np.ndarray, "n d"]:
+    """(n, d) float32 as the metric sees them: of unit length for the cosine.
+
+    Args:
+        rows: (n, d) vectors.
+        metric: what ranks.
+    """
     rows = np.asarray(rows, dtype=np.float32)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30) if metric == "cosine" else rows
+
+
+def _check_width(rows: Float[np.ndarray, "q d"], pairs: Float[np.ndarray, "m e"]) -> None:
+    if rows.shape[1] != pairs.shape[1]:
+        raise IncompatibleError(
+            f"the queries have {rows.shape[1]} dimensions and the pairs of the plan {pairs.shape[1]}; "
+            "embed them with the new model of the plan"
+        )
+
+
+def _some(count: int, seed: int) -> Int[np.ndarray, " k"]:
+    """Numbers of all, or of 2,000 drawn at random."""
+    return np.sort(np.random.default_rng(seed).permutation(count)[:KEPT])

@@ -99,13 +99,13 @@ def plan(
     if check_cluster(cluster) == "class":
         given = with_classes(given, sides["new"])
     asked = None if sides["new"] is None else sides["new"].vectors
-    profile = Profile.of(given.pairs.new, asked, metric, space=fresh.space, seed=seed)
     with keeping(None if keep is None else Path(keep), tell) as fits:
-        found = _plan(replace(given, pairs=replace(given.pairs, fits=fits)), profile, metric, budget, goal, seed, tell)
+        found = _plan(replace(given, pairs=replace(given.pairs, fits=fits)), asked, metric, budget, goal, seed, tell)
     for name, adapter in found.adapters.items():
         adapter.space_new = gallery.space if name == OLD_HEAD else fresh.space
         adapter.space_old = fresh.space if name == NEW_HEAD else gallery.space
-    return found
+    profile = None if found.profile is None else replace(found.profile, space=fresh.space)
+    return replace(found, profile=profile)
 
 
 def as_features(vectors: Vectors) -> Features:
@@ -121,7 +121,7 @@ def as_features(vectors: Vectors) -> Features:
     return Features(vectors)
 
 
-def _plan(given: Given, profile: Profile, metric: Metric, budget: float, goal: float, seed: int, tell: Tell) -> Plan:
+def _plan(given: Given, asked: Any, metric: Metric, budget: float, goal: float, seed: int, tell: Tell) -> Plan:
     case, pairs, bench = given.case, given.pairs, None
     if case is None:
         tell("nothing says what answers a query: pairs kept out ask, and the new model's own ranking is the truth")
@@ -146,6 +146,7 @@ def _plan(given: Given, profile: Profile, metric: Metric, budget: float, goal: f
     able = [rung for rung in RUNGS if not reason_of(rung, case, OLD_HEAD in adapters)]
     scored = {rung.name: score(rung, case, parts, orders[ORDER], budget) for rung in able}
     rungs = tuple(measured(rung, case, scored, methods, given, budget, times, seed) for rung in RUNGS)
+    profile = Profile.of(pairs.new, pairs.old, asked, metric, mapped=_mapped(parts) if bench is None else None, seed=seed)
     tell("curves")
     learning = learning_curve(case, fitted, methods, seed) if bench is None else Curve((), ())
     partial = partial_curve(case, parts, orders, seed) if case.fresh is not None else {}
@@ -171,6 +172,12 @@ def _plan(given: Given, profile: Profile, metric: Metric, budget: float, goal: f
         case.scale,
         profile,
     )
+
+
+def _mapped(parts: list[Part]) -> Rows:
+    """(q, d_old) all queries mapped, each by maps that were not fitted to it."""
+    order = np.argsort(np.concatenate([part.rows for part in parts]))
+    return np.concatenate([part.maps.mapped for part in parts])[order]
 
 
 def _others(case: Case, seed: int) -> Rows:
