@@ -120,9 +120,10 @@ def test_a_profile_comes_back_from_its_file(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    profile_of(2, n=300).save(tmp_path / PROFILE)
-    new = drawn(150, 1002)
-    cl.Adapter("ridge", metric="cosine").fit(new, new @ TURN).save(tmp_path / FILES["query"])
+    new, queries = drawn(150, 1002), drawn(300, 2)
+    adapter = cl.Adapter("procrustes", metric="cosine").fit(new, new @ TURN)
+    adapter.save(tmp_path / FILES["query"])
+    Profile.of(new, new @ TURN, queries, "cosine", mapped=adapter(queries)).save(tmp_path / PROFILE)
     for name, live in (("same", drawn(300, 20)), ("other", drawn(300, 20, shift=1.0))):
         cl.Features(live, space="new@1").save(tmp_path / name)
     gate = ["--plan", str(tmp_path), "--require-unchanged", "--queries"]
