@@ -142,9 +142,21 @@ def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], header: Mapping[s
     """
     from safetensors.torch import save_file
 
-    texts = {key: value if isinstance(value, str) else json.dumps(_plain(value)) for key, value in header.items()}
+    texts = header_texts(header)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, lambda temporary: save_file(contiguous, temporary, texts))
+
+
+def header_texts(header: Mapping[str, object]) -> dict[str, str]:
+    """The entries of a safetensors header as they are stored.
+
+    Args:
+        header: name → content.
+
+    Returns:
+        The same with text as it is, and anything else as JSON.
+    """
+    return {key: value if isinstance(value, str) else json.dumps(_plain(value)) for key, value in header.items()}
 
 
 def read_tensors(path: Path, *, format: str | None, what: str, remedy: str) -> tuple[dict[str, str], dict[str, "Tensor"]]:

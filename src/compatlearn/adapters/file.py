@@ -5,17 +5,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..arrays import unit_rows
 from ..errors import FormatError
-from ..files import read_tensors, write_tensors
+from ..files import header_texts, read_tensors, write_tensors
+from ..runtime import FORMAT, LAYOUT, digest
 from .kernel import KernelNetwork
 from .methods import GALLERY, QUERY
 from .network import MapNetwork
 
-FORMAT = "compatlearn-adapter"
 Network: TypeAlias = MapNetwork | KernelNetwork
 REMEDY = "make one with `compatlearn adapt`"
 TEXTS = ("method", "space_new", "space_old", "version", "date", "metric", "direction", "facts")
@@ -73,7 +74,10 @@ def write(path: Path, network: Network, record: Record) -> None:
     Raises:
         DataError: the disk is full, or the folder cannot be written.
     """
-    write_tensors(path, network.state_dict(), {"format": FORMAT, "sizes": network.sizes, **asdict(record)})
+    tensors = network.state_dict()
+    texts = header_texts({"format": FORMAT, "layout": LAYOUT, "sizes": network.sizes, **asdict(record)})
+    arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+    write_tensors(path, tensors, texts | {"digest": digest(texts, arrays)})
 
 
 def read(path: Path) -> tuple[Network, Record]:
@@ -87,9 +91,10 @@ def read(path: Path) -> tuple[Network, Record]:
 
     Raises:
         DataError: there is no such file.
-        FormatError: it is something else, not whole, or for an unknown direction.
+        FormatError: it is something else, not whole, changed, of a later version, or for an unknown direction.
     """
     header, tensors = read_tensors(path, format=FORMAT, what="adapter", remedy=REMEDY)
+    _check_layout(path, header, tensors)
     try:
         sizes = json.loads(header["sizes"])
         network = KernelNetwork(**sizes) if sizes.get("kind") == "kernel" else MapNetwork(**sizes)
@@ -103,3 +108,15 @@ def read(path: Path) -> tuple[Network, Record]:
     if record.direction not in (QUERY, GALLERY):
         raise FormatError(f"{path} maps {record.direction} vectors, which this version cannot use; update compatlearn")
     return network.eval().requires_grad_(False), record
+
+
+def _check_layout(path: Path, header: dict[str, str], tensors: dict[str, Tensor]) -> None:
+    """Refuse what was changed, or is of a later version; files of earlier versions have neither layout nor digest."""
+    if "layout" not in header and "digest" not in header:
+        return
+    if header.get("layout") != LAYOUT:
+        raise FormatError(f"{path} has layout {header.get('layout')}, and this version reads {LAYOUT}; update compatlearn")
+    if any(tensor.dtype != torch.float32 for tensor in tensors.values()) or (
+        digest(header, {name: tensor.numpy() for name, tensor in tensors.items()}) != header.get("digest")
+    ):
+        raise FormatError(f"{path} was changed after it was written: its digest is another; copy it again, or {REMEDY}")
