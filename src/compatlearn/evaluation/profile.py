@@ -86,7 +86,7 @@ class Profile:
             near = squared_distances(directed(rows, self.metric), pairs, self.metric)
             found.append(np.argsort(near, axis=1, kind="stable")[:, :AGREEING])
         new, old = found
-        return (new[:, :, None] == old[:, None, :]).any(axis=2).mean(axis=1)
+        return (new[:, :, None] == old[:, None, :]).any(axis=2).mean(axis=1, dtype=np.float32)
 
     def distances(self, queries: Float[np.ndarray, "q d"]) -> Float[np.ndarray, " q"]:
         """(q,) distance of each query to its nearest pair.
