@@ -23,7 +23,7 @@ EXTRAS = {
     "tenacity": "services",
     "starlette": "services",
     "uvicorn": "services",
-    "httpx": "services",
+    "aiohttp": "services",
     "prometheus_client": "services",
     "tensorboard": "tensorboard",
     "psycopg": "pgvector",

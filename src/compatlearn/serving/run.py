@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..extras import require
 
+IDLE = 75  # seconds that a connection is kept: longer than load balancers keep theirs, or requests would meet a closed one
 GRACE = 30  # seconds that open requests have after SIGTERM
 
 
@@ -63,7 +64,13 @@ def run(app: Any, host: str, port: int, begun: Callable[[str], None], *, grace: 
     with listening:
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, timeout_graceful_shutdown=grace, server_header=False, lifespan="on"
+            app,
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=IDLE,
+            timeout_graceful_shutdown=grace,
+            server_header=False,
+            lifespan="on",
         )
         begun(address)
         with suppress(KeyboardInterrupt):  # the signal that ended it, once everything open is answered

@@ -19,6 +19,7 @@ from ..extras import require
 from .refusal import RefusalError
 
 OPENAI = "https://api.openai.com/v1"
+IDLE = 4.0  # seconds that a connection is kept for the next request
 BAD_ANSWER = "bad_upstream_answer"
 
 
@@ -119,7 +120,7 @@ class Service:
         timeout: float = 30.0,
         forward: bool = True,
     ) -> None:
-        httpx = require("httpx")
+        self._aiohttp = require("aiohttp")
         address = (base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI).rstrip("/")
         if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
             raise ConfigError(f"base_url {address!r} is no address; give one such as http://localhost:8080/v1")
@@ -127,27 +128,28 @@ class Service:
         self.key, self.forward = os.environ.get(KEY, ""), forward
         self._wish: dict[str, Any] = {"model": model, "encoding_format": "base64"}
         self._wish |= {} if dimensions is None else {"dimensions": dimensions}
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
-        self._client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=True)
         self._url, self._host = f"{address}/embeddings", urlsplit(address).hostname
-        self._late, self._broken = httpx.TimeoutException, httpx.HTTPError
+        self._timeout = self._aiohttp.ClientTimeout(total=timeout)
+        self._session: Any = None  # made by the first request: it belongs to the loop that runs then
 
     async def embed(self, texts: list[str], authorization: str | None) -> Embedded:
         """As `Upstream.embed`."""
         mine = f"Bearer {self.key}" if self.key else authorization if self.forward else None
-        headers = {"authorization": mine} if mine else {}
+        headers = {"content-type": "application/json"} | ({"authorization": mine} if mine else {})
+        body = json.dumps(self._wish | {"input": texts}).encode()
         try:
-            answer = await self._client.post(self._url, json=self._wish | {"input": texts}, headers=headers)
-        except self._late as error:
+            async with self._client().post(self._url, data=body, headers=headers, allow_redirects=False) as response:
+                answer = _Answer(response.status, await response.read(), response.headers.get("retry-after"))
+        except TimeoutError as error:
             raise RefusalError(504, f"{self._named()} did not answer in time; try again", "upstream_timeout") from error
-        except self._broken as error:
+        except (self._aiohttp.ClientError, OSError) as error:
             raise RefusalError(
                 502, f"{self._named()} cannot be reached ({type(error).__name__})", "upstream_unreachable"
             ) from error
-        if answer.status_code != 200:
+        if answer.status != 200:
             raise self._refusal(answer, mine)
         try:
-            content = json.loads(answer.content)
+            content = json.loads(answer.body)
             vectors = read_vectors(content, len(texts))
         except AnswerError as error:
             raise RefusalError(502, f"{self._named()} {error}", BAD_ANSWER) from error
@@ -159,26 +161,41 @@ class Service:
 
     async def close(self) -> None:
         """As `Upstream.close`."""
-        await self._client.aclose()
+        if self._session is not None:
+            await self._session.close()
 
-    def _refusal(self, answer: Any, secret: str | None) -> RefusalError:
+    def _client(self) -> Any:
+        if self._session is None:
+            # how much is open at a time is the proxy's own limit; servers hang up on idle connections after 5 s, some of them
+            connector = self._aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE)
+            self._session = self._aiohttp.ClientSession(connector=connector, timeout=self._timeout, trust_env=True)
+        return self._session
+
+    def _refusal(self, answer: "_Answer", secret: str | None) -> RefusalError:
         """What the service refused with, passed on: its status, its reason without keys, and when to try again."""
         try:
-            reason = str(answer.json()["error"]["message"])
+            reason = str(json.loads(answer.body)["error"]["message"])
         except (ValueError, KeyError, TypeError):
             reason = "without a reason that can be read"
         for word in (secret or "").split():
             reason = reason.replace(word, "…")
-        status = answer.status_code if 400 <= answer.status_code < 600 else 502
+        status = answer.status if 400 <= answer.status < 600 else 502
         return RefusalError(
             status,
-            f"{self._named()} answered {answer.status_code}: {' '.join(reason.split())[:300]}",
+            f"{self._named()} answered {answer.status}: {' '.join(reason.split())[:300]}",
             "upstream_refused",
-            retry_after=answer.headers.get("retry-after"),
+            retry_after=answer.retry_after,
         )
 
     def _named(self) -> str:
         return f"{self.model} at {self._host}"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    body: bytes
+    retry_after: str | None
 
 
 def _checked(vectors: Float[np.ndarray, "b d"], count: int, name: str) -> Float[np.ndarray, "b d"]:
