@@ -59,7 +59,9 @@ def upstream(dimension: int) -> None:
         rows = [base64.b64encode(vector(text, dimension).tobytes()).decode() for text in asked["input"]]
         data = [{"object": "embedding", "index": place, "embedding": row} for place, row in enumerate(rows)]
         usage = {"prompt_tokens": 1, "total_tokens": 1}
-        return Response(json.dumps({"object": "list", "data": data, "model": "m", "usage": usage}), media_type="application/json")
+        return Response(
+            json.dumps({"object": "list", "data": data, "model": "m", "usage": usage}), media_type="application/json"
+        )
 
     listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
     print(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", flush=True)
