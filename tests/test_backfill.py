@@ -9,13 +9,19 @@ import pytest
 
 from compatlearn.adapters.adapter import Adapter
 from compatlearn.adapters.methods import GALLERY, QUERY
-from compatlearn.errors import ConfigError
+from compatlearn.errors import ConfigError, DataError
+from compatlearn.evaluation.relevance import Relevance
 from compatlearn.features.cache import VectorCache
 from compatlearn.features.features import Features
+from compatlearn.features.ids import Items
+from compatlearn.indexes.exact import search
 from compatlearn.indexes.open import open_index
 from compatlearn.indexes.second import how_of
 from compatlearn.migration.backfill import backfill
+from compatlearn.migration.curve import BackfillLog
+from compatlearn.migration.judge import Judge, halves
 from compatlearn.migration.money import Money
+from compatlearn.migration.search import Road
 from compatlearn.migration.status import status
 from compatlearn.migration.translate import translate
 from compatlearn.upgrade.carry import FILES
@@ -28,7 +34,7 @@ NEW = np.stack([vector(text) for text in TEXTS])
 OLD = (NEW[:, :D_OLD] + 0.3 * np.random.default_rng(1).normal(size=(N, D_OLD))).astype(np.float32)
 IDS = [f"item{row}" for row in range(N)]
 PRICE = 1e6  # dollars per million tokens: a dollar for each token
-SPACE = "openai:m"
+SPACE, MODEL = "openai:m", "test_backfill:embed"
 
 
 def embed(texts: list[str]) -> np.ndarray:
@@ -84,7 +90,7 @@ def test_dollars_buy_items_and_are_counted(live: tuple[str, ...], tmp_path: Path
 
 
 def test_a_price_per_item(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = (*made(tmp_path, "test_backfill:embed"), "--new-model", "test_backfill:embed")
+    flags = (*made(tmp_path, MODEL), "--new-model", MODEL)
     code, out, err = call(capsys, "backfill", *flags, "--price-per-item", "0.1", "--most-dollars", "3.3")
     assert code == 0, err
     assert "$3.30 may be spent: about 33 of 80 items" in err
@@ -132,3 +138,84 @@ def test_what_is_in_the_cache_is_free(live: tuple[str, ...], tmp_path: Path) -> 
         done = backfill(second, make, cache, batch=200)
         assert (done.embedded, done.finished) == (40, True)
     assert {how_of(said) for said in status(second).marks} == {"embedded"}
+
+
+def queries(folder: Path, labels: bool = True) -> str:
+    asked = np.random.default_rng(5).permutation(N)[:40]
+    vectors = NEW[asked] + 0.1 * np.random.default_rng(6).normal(size=(40, NEW.shape[1])).astype(np.float32)
+    names = [f"q{row}" for row in range(40)]
+    Features(vectors, asked % 4 if labels else None, ids=names, space=MODEL).save(folder / "queries")
+    (folder / "qrels.tsv").write_text(
+        "query-id\tcorpus-id\tscore\n" + "".join(f"q{row}\titem{item}\t1\n" for row, item in enumerate(asked))
+    )
+    return str(folder / "queries")
+
+
+@pytest.mark.parametrize("truth", ["judgements", "classes", "agreement"])
+def test_the_curve_is_measured_as_it_goes(truth: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [*made(tmp_path, MODEL), "--new-model", MODEL, "--queries", queries(tmp_path, truth == "classes")]
+    flags += ["--qrels", str(tmp_path / "qrels.tsv")] if truth == "judgements" else []
+    code, out, err = call(capsys, "backfill", *flags, "--most-items", "20", "--batch-size", "4", "--json")
+    assert code == 0, err
+    assert "20 queries choose the order, 20 others measure" in err
+    log = json.loads((tmp_path / "plan" / "backfill.json").read_text())
+    points = log["curve"]["points"]
+    assert [one["items"] for one in points] == [0, 4, 8, 16, 20]
+    assert [one["share"] for one in points] == [0.0, 0.05, 0.1, 0.2, 0.25]
+    primary = {"judgements": "ndcg10", "classes": "top1", "agreement": "agreement"}[truth]
+    assert log["curve"]["primary"] == primary
+    assert json.loads(out)["curve"] == points
+    code, _, err = call(capsys, "backfill", *flags)
+    assert code == 0, err
+    log = json.loads((tmp_path / "plan" / "backfill.json").read_text())
+    points = log["curve"]["points"]
+    assert [one["items"] for one in points] == [0, 4, 8, 16, 20, 80], "a run that resumes continues the curve"
+    assert [run["embedded"] for run in log["runs"]] == [20, 60]
+    first, last = points[0]["figures"][primary], points[-1]["figures"][primary]
+    assert first["low"] <= first["value"] <= first["high"]
+    assert first["value"] < last["value"]
+    words = {"judgements": "judgements", "classes": "classes", "agreement": "agreement with the new model's own ranking"}
+    assert log["curve"]["judged_by"] == words[truth]
+    named = {"judgements": "nDCG@10", "classes": "top-1", "agreement": "agreement with the point before"}[truth]
+    assert f"100.0% embedded (80 of 80): {named}" in err
+
+    second = open_index(tmp_path / "shop", metric="cosine").second("embedding_v2")
+    loaded = Features.load(tmp_path / "queries")
+    asked = loaded.take(halves(loaded)[1])
+    exact = search(asked.vectors, NEW, 10, "cosine").indices
+    if truth == "agreement":
+        assert last["value"] == 1
+        assert [[f"item{row}" for row in rows] for rows in exact[:, :3]] == second.search(asked.vectors, 3).ids.tolist()
+    elif truth == "classes":
+        assert last["value"] == np.mean(exact[:, 0] % 4 == asked.labels)
+
+
+def test_queries_that_are_items_do_not_find_themselves(tmp_path: Path) -> None:
+    made(tmp_path, SPACE)
+    index = open_index(tmp_path / "shop", metric="cosine")
+    road = Road("partial", index, index.second("embedding_v2"))
+    asked = Features(NEW[:5], np.arange(5), ids=IDS[:5], space=SPACE)
+    items = Items("items", NEW, np.arange(N) % 5, np.array(IDS), SPACE)
+    found = Judge.of(asked, items).found(road)
+    assert found.shape == (5, 100)
+    names = np.array(sorted(IDS))
+    for row in range(5):
+        assert IDS[row] not in names[found[row, : N - 1]]
+        assert (found[row, N - 1 :] == -1).all()
+    with pytest.raises(DataError, match="no item answers any of the 5 queries"):
+        Judge.of(asked, items, relevance=Relevance.from_dict({"q1": ["item1"]}))
+
+
+def test_other_queries_begin_another_curve(live: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--qrels x.tsv is for measuring, and that needs --queries" in complaint(
+        capsys, 1, "backfill", *live, "--new-model", SPACE, "--qrels", "x.tsv"
+    )
+    index = open_index(tmp_path / "shop", metric="cosine")
+    road = Road("partial", index, index.second("embedding_v2"))
+    items, path, said = Items("items", NEW, None, np.array(IDS), SPACE), tmp_path / "curve.json", list[str]()
+    for rows in (slice(0, 9), slice(0, 9), slice(0, 8)):
+        with BackfillLog(path, road, Judge.of(Features(NEW[rows], space=SPACE), items), said.append):
+            pass
+    assert len(said) == 3
+    assert "begins anew" in said[1]
+    assert json.loads(path.read_text())["curve"]["queries"] == 8

@@ -7,13 +7,17 @@ from cyclopts import Parameter
 
 from ..errors import ConfigError, IncompatibleError
 from .columns import Columns
-from .items import Items, Spending
+from .items import Items, Spending, features_of
+from .judgements import relevance_of
 from .live import Live, plan_of
 from .output import show, tell
+from .roads import road_of
 from .texts import TextModel
 
 if TYPE_CHECKING:
+    from ..evaluation.relevance import Relevance
     from ..features.features import Features
+    from ..migration.judge import Judge
     from ..migration.money import Money
 
 SAMPLE = 1000  # items that a mean price is taken of
@@ -29,7 +33,11 @@ def backfill(
     most_items: int | None = None,
     minutes: float | None = None,
     spending: Annotated[Spending, Parameter(name="*")] = Spending(),  # noqa: B008
-    queries: Path | None = None,
+    queries: str | None = None,
+    old_queries: Path | None = None,
+    qrels: Path | None = None,
+    clicks: Path | None = None,
+    out: Path | None = None,
     text_column: str | None = None,
     columns: Annotated[Columns, Parameter(name="*")] = Columns(),  # noqa: B008
     text_model: Annotated[TextModel, Parameter(name="*")] = TextModel(),  # noqa: B008
@@ -57,7 +65,13 @@ def backfill(
         most_items: in place of a share: most items that are embedded now.
         minutes: after which no further batch is begun.
         spending: what an item costs, and most dollars.
-        queries: logged queries by the new model: what they find most often comes first.
+        queries: logged queries: vectors by the new model, or texts or pictures. One half of them, drawn at random, chooses the
+            order: what these find most often comes first. The other half measures the index as it goes.
+        old_queries: the same queries by the old model: then the index is measured as `partial` of a plan is, by both columns.
+        qrels: judgements, as for `plan`: which items answer which query. Without them the classes of queries and items
+            decide, where both have them; else every ranking is compared with the last one.
+        clicks: in place of judgements: a table of query_id, item_id and perhaps count.
+        out: JSON file of the curve and of what each run did; by default backfill.json in the folder of the plan.
         text_column: column or key with the texts, where it has no usual name.
         text_model: how texts are embedded.
         batch_size: items that are embedded and written together.
@@ -65,18 +79,17 @@ def backfill(
     """
     from dataclasses import asdict
 
-    import numpy as np
-
     from ..features.cache import VectorCache
     from ..migration.backfill import backfill as run
-    from ..migration.backfill import most_found
+    from ..migration.curve import FILE, BackfillLog
     from ..migration.status import require_one_space
 
     if not 0 <= budget <= 1:
         raise ConfigError(f"--budget is a share from 0 to 1; got {budget:g}")
     spending.check(text_model)
-    plan_of(plan)
-    _, second = live.second()
+    relevance = _relevance(queries, old_queries, qrels, clicks)
+    said = plan_of(plan)
+    index, second = live.second()
     before = require_one_space(second)
     embed = Items(items, new_model, text_column, columns, text_model)
     if embed.encoder.space != second.space:
@@ -84,21 +97,59 @@ def backfill(
             f"--new-model {new_model} makes vectors of {embed.encoder.space!r}, and {live.to} holds those of "
             f"{second.space!r}; give the model of the plan"
         )
-    found = [] if queries is None else [most_found(second, features_of(queries).vectors)]
-    money = embed.money(spending)
+    asked = None if queries is None else embed.asked(queries, text_column, plan)
+    found, judge = _split(second, asked, old_queries, relevance, embed)
+    road = road_of(plan, said, "partial", index, second)
     with VectorCache(plan / "new.vectors", space=second.space) as cache:
         paid = _paid(plan, cache, first=not before.embedded)
-        order = np.concatenate([paid, *found]) if len(paid) or found else None
+        order = _order(paid, found)
         share = round(budget * (before.rows - len(paid)))
         room = max(0, share - max(0, before.embedded - len(paid))) if most_items is None else most_items
+        money = embed.money(spending)
         _announce(embed, money, max(0, before.rows - len(cache)), room)
-        limit = None if minutes is None else 60 * minutes
+        limits: Any = {"items": room, "seconds": None if minutes is None else 60 * minutes, "money": money}
         try:
-            done = run(second, embed, cache, order=order, items=room, seconds=limit, money=money, batch=batch_size, tell=tell)
+            with BackfillLog(out or plan / FILE, road, judge, tell) as log:
+                done = run(second, embed, cache, order=order, **limits, batch=batch_size, tell=tell, watch=log.watch)
+            log.ended(done)
         finally:
             embed.receipt()
-    show(asdict(done) if json else str(done))
+    show(asdict(done) | {"curve": log.curve.get("points")} if json else str(done))
     return 0
+
+
+def _relevance(queries: str | None, old_queries: Path | None, qrels: Path | None, clicks: Path | None) -> "Relevance | None":
+    """What answers the queries; a ConfigError where it is given without queries."""
+    for flag, given in (("--old-queries", old_queries), ("--qrels", qrels), ("--clicks", clicks)):
+        if given is not None and queries is None:
+            raise ConfigError(f"{flag} {given} is for measuring, and that needs --queries")
+    return relevance_of(qrels, clicks)
+
+
+def _split(
+    second: Any, asked: "Features | None", old: Path | None, relevance: "Relevance | None", embed: Items
+) -> "tuple[Any, Judge | None]":
+    """Ids that one half of the queries finds, and what measures with the other half."""
+    from ..migration.backfill import most_found
+    from ..migration.judge import Judge, halves
+
+    if asked is None:
+        return None, None
+    if len(asked) < 2:
+        return most_found(second, asked.vectors), None
+    chosen, measuring = halves(asked)
+    judge = Judge.of(asked.take(measuring), embed.known(), old=None if old is None else features_of(old), relevance=relevance)
+    tell(f"{len(chosen):,} queries choose the order, {len(measuring):,} others measure")
+    return most_found(second, asked.vectors[chosen]), judge
+
+
+def _order(paid: Any, found: Any) -> Any:
+    """Ids of what comes first: what is paid for, then what queries find; each once."""
+    import numpy as np
+
+    if found is None:
+        return paid if len(paid) else None
+    return np.concatenate([paid, found[~np.isin(found, paid)]]) if len(paid) else found
 
 
 def _announce(embed: Items, money: "Money | None", lacking: int, room: int) -> None:
@@ -135,10 +186,3 @@ def _paid(plan: Path, cache: Any, *, first: bool) -> Any:
                 cache.add(pairs.ids, pairs.vectors)
             return np.asarray(pairs.ids)
     return np.zeros(0, dtype=np.int64)
-
-
-def features_of(path: Path) -> "Features":
-    """Features from a file or folder, with its checksums compared."""
-    from ..features.features import Features
-
-    return Features.load(path, verify=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
@@ -11,6 +12,8 @@ from .output import tell
 from .texts import TextModel
 
 if TYPE_CHECKING:
+    from ..features.features import Features
+    from ..features.ids import Items as Matched
     from ..migration.money import Money
 
 
@@ -77,6 +80,30 @@ class Items:
         quiet = replace(self.encoder, notice=lambda texts: "", receipt=lambda: "")  # said once, not for every batch
         return embed_texts(quiet, content).vectors
 
+    def asked(self, queries: str, text_column: str | None, folder: Path) -> "Features":
+        """Queries by the same model: vectors as they are, contents embedded into the folder of the plan, where they stay."""
+        if holds_vectors(queries):
+            return features_of(Path(queries))
+        from ..encoders import embed, extract
+
+        medium_of(self.data, queries, text_column)  # refuses texts beside pictures
+        content: Any = self.medium.open(queries, Columns(), text_column)
+        checksum: Any = embed.checksum if self.medium.name == "texts" else extract.checksum
+        tell(f"{queries}: {len(content)} {self.medium.name} by {self.encoder.space}")
+        out = folder / "features" / f"asked-{checksum(content).removeprefix('blake2b:')}"
+        return self.medium.extract(self.encoder, content, out)
+
+    def known(self) -> "Matched":
+        """Ids and classes of the items, as `Judge.of` takes them."""
+        import numpy as np
+
+        from ..features.ids import Items as Matched
+
+        labels = self.content.labels
+        varied = labels is not None and len(np.unique(labels)) > 1
+        origin = self.content.ids_from, self.content.classes if varied else None
+        return Matched("the items", np.empty((0, 1), np.float32), labels if varied else None, self.content.ids, "", *origin)
+
     def receipt(self) -> None:
         """Say what the model counted."""
         if self.medium.name == "texts" and (line := self.encoder.receipt()):
@@ -104,3 +131,20 @@ class Items:
         if missing:
             raise DataError(f"{len(missing)} items of the index are not in {self.data} (first: {missing[0]!r})")
         return self.content.take(np.array([self.rows[one] for one in ids], dtype=np.int64))
+
+
+def features_of(path: Path) -> "Features":
+    """Features from a file or folder, with its checksums compared."""
+    from ..features.features import Features
+
+    return Features.load(path, verify=True)
+
+
+def holds_vectors(path: str) -> bool:
+    """Whether a path is of features, and not of contents that are to be embedded."""
+    from ..features.formats import column_names
+
+    place = Path(path)
+    if place.suffix == ".parquet" and place.is_file():
+        return bool({"vector", "vectors"} & {*column_names(place)})
+    return (place / "manifest.json").is_file() or place.suffix in (".npy", ".npz", ".safetensors", ".pt")
