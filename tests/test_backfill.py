@@ -219,3 +219,23 @@ def test_other_queries_begin_another_curve(live: tuple[str, ...], tmp_path: Path
     assert len(said) == 3
     assert "begins anew" in said[1]
     assert json.loads(path.read_text())["curve"]["queries"] == 8
+
+
+def test_status_says_what_it_takes_to_finish(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = made(tmp_path, MODEL)
+    live, plan = flags[:4], ("--plan", str(tmp_path / "plan"))
+    assert "a full backfill: 80 items to embed\n" in call(capsys, "status", *live)[1]
+    assert "80 items to embed, about $8.00\n" in call(capsys, "status", *live, "--price-per-item", "0.1")[1]
+    spend = ("--new-model", MODEL, "--price-per-item", "0.5", "--most-items", "20")
+    assert call(capsys, "backfill", *flags, *spend)[0] == 0
+    code, out, _ = call(capsys, "status", *live, *plan, "--json")
+    rest = json.loads(out)["to_finish"]
+    run = json.loads((tmp_path / "plan" / "backfill.json").read_text())["runs"][0]
+    assert (code, rest["embed"], rest["dollars"]) == (0, 60, 30.0), "at what the last run spent"
+    assert rest["minutes"] == pytest.approx(3 * run["seconds"] / 60)
+    with VectorCache(tmp_path / "plan" / "new.vectors") as cache:
+        cache.add(IDS[50:60], NEW[50:60])
+    out = call(capsys, "status", *live, *plan, "--price-per-item", "1")[1]
+    assert "50 items to embed, 10 more from the cache, about" in out
+    assert "minutes at the rate of the last run, about $50.00" in out
+    assert "--price-per-item must be" in complaint(capsys, 1, "status", *live, "--price-per-item", "-1")

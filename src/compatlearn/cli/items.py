@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ..features.ids import Items as Matched
     from ..migration.money import Money
 
+BATCH = 64  # pictures that are given to a model together
+
 
 @dataclass(frozen=True)
 class Spending:
@@ -72,13 +74,7 @@ class Items:
 
     def __call__(self, ids: list[Any]) -> Any:
         """(m, d) vectors of items."""
-        content = self._of(ids)
-        if self.medium.name == "pictures":
-            return self.encoder.encode([content.picture(row) for row in range(len(content))])
-        from ..encoders.embed import embed_texts
-
-        quiet = replace(self.encoder, notice=lambda texts: "", receipt=lambda: "")  # said once, not for every batch
-        return embed_texts(quiet, content).vectors
+        return embedded(self.medium, self.encoder, self._of(ids), quiet=True).vectors
 
     def asked(self, queries: str, text_column: str | None, folder: Path) -> "Features":
         """Queries by the same model: vectors as they are, contents embedded into the folder of the plan, where they stay."""
@@ -131,6 +127,29 @@ class Items:
         if missing:
             raise DataError(f"{len(missing)} items of the index are not in {self.data} (first: {missing[0]!r})")
         return self.content.take(np.array([self.rows[one] for one in ids], dtype=np.int64))
+
+
+def embedded(medium: Medium, encoder: Any, content: Any, *, quiet: bool = False) -> "Features":
+    """Features of a few contents, in memory.
+
+    Args:
+        medium: texts or pictures.
+        encoder: of these.
+        content: to be embedded.
+        quiet: say nothing of its price: it was said once for all.
+    """
+    import numpy as np
+
+    from ..encoders.embed import embed_texts
+    from ..features.features import Features
+
+    if medium.name == "texts":
+        silent = {"notice": lambda texts: "", "receipt": lambda: ""} if quiet else {}
+        return embed_texts(replace(encoder, **silent), content)
+    starts = range(0, len(content), BATCH)
+    batches = ([content.picture(row) for row in range(first, min(first + BATCH, len(content)))] for first in starts)
+    vectors = np.concatenate([encoder.encode(pictures) for pictures in batches])
+    return Features(vectors, None, content.ids, encoder.space, content.source, ids_from=content.ids_from)
 
 
 def features_of(path: Path) -> "Features":

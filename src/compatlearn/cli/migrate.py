@@ -45,25 +45,54 @@ def translate(
     return 0
 
 
-def status(*, live: Annotated[Live, Parameter(name="*")], json: bool = False, require_finished: bool = False) -> int:
+def status(
+    *,
+    live: Annotated[Live, Parameter(name="*")],
+    plan: Path | None = None,
+    log: Path | None = None,
+    price_per_item: float | None = None,
+    json: bool = False,
+    require_finished: bool = False,
+) -> int:
     """Rows of the second vector by model and method, what is finished, and what it would cost to finish.
 
     ```
-    compatlearn status --index postgresql://localhost/shop#items.embedding --to embedding_v2
+    compatlearn status --index postgresql://localhost/shop#items.embedding --to embedding_v2 --plan plan
     ```
 
     Args:
         live: the index.
+        plan: folder that `plan` wrote: what backfill has embedded, how fast and for how much.
+        log: what backfill wrote to --out, where that is not backfill.json in the folder of the plan.
+        price_per_item: dollars for an item; by default what the last backfill spent.
         json: figures as JSON on stdout.
         require_finished: exit with 3 while rows have no second vector.
     """
+    from ..migration.curve import FILE, runs_of
     from ..migration.status import status as look
+    from ..migration.status import to_finish
 
-    found = look(live.second()[1])
-    show(found.to_dict() if json else str(found))
+    if price_per_item is not None and not 0 <= price_per_item < float("inf"):
+        raise ConfigError(f"--price-per-item must be 0 or more dollars; got {price_per_item:g}")
+    _, second = live.second()
+    found, log = look(second), log or (None if plan is None else plan / FILE)
+    runs = [] if log is None else runs_of(log, second)
+    rest = to_finish(found, _cached(plan, second.space), runs, price_per_item)
+    show(found.to_dict() | {"to_finish": rest.to_dict()} if json else f"{found}\n{rest}")
     if len(found.spaces) > 1:
         print(f"{live.to} holds vectors of {len(found.spaces)} models; no query can rank them together", file=sys.stderr)
     return 3 if require_finished and found.missing else 0
+
+
+def _cached(plan: Path | None, space: str) -> int:
+    """How many vectors of a model the plan's cache holds."""
+    from ..features.cache import VectorCache
+
+    path = None if plan is None else plan / "new.vectors"
+    if path is None or not path.exists():
+        return 0
+    with VectorCache(path) as cache:
+        return len(cache) if cache.space == space else 0
 
 
 def rollback(*, live: Annotated[Live, Parameter(name="*")], yes: bool = False) -> int:

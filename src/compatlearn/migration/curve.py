@@ -13,6 +13,7 @@ from ..adapters.task import Tell, silent
 from ..evaluation.figures import mean_of
 from ..evaluation.metrics import agreement
 from ..files import read_json, write_json
+from ..indexes.second import Second
 from ..upgrade.advice import TITLES
 from .backfill import Backfilled
 from .judge import Judge
@@ -40,10 +41,7 @@ class BackfillLog:
         assert road.second is not None  # the rung says so
         self.path, self.road, self.second, self.judge, self.tell = path, road, road.second, judge, tell
         self.seconds = 0.0  # that measuring took
-        known = read_json(path) if path.exists() else {}
-        same = known.get("to") == self.second.name and known.get("space") == self.second.space
-        self.runs: list[Point] = known.get("runs", []) if same else []
-        self.curve: dict[str, Any] = known.get("curve") or {} if same else {}
+        self.runs, self.curve = _known(path, self.second)
         if judge is not None and self.curve.get("asked") != _digest(judge):
             if self.curve:
                 tell(f"other queries ask than for the curve in {path}; it begins anew")
@@ -124,6 +122,26 @@ class BackfillLog:
     def _write(self) -> None:
         known = {"to": self.second.name, "space": self.second.space, "rows": self.start.rows}
         write_json(self.path, known | {"curve": self.curve or None, "runs": self.runs})
+
+
+def runs_of(path: Path, second: Second) -> list[dict[str, Any]]:
+    """What earlier runs of `backfill` did.
+
+    Args:
+        path: where `BackfillLog` keeps it.
+        second: what they wrote.
+
+    Returns:
+        The fields of `Backfilled` of each run, oldest first; none where there is no file, or one of another second vector.
+    """
+    return _known(path, second)[0]
+
+
+def _known(path: Path, second: Second) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Runs and curve that a file holds of a second vector."""
+    known = read_json(path) if path.exists() else {}
+    same = known.get("to") == second.name and known.get("space") == second.space
+    return (known.get("runs", []), known.get("curve") or {}) if same else ([], {})
 
 
 def _share(now: Status) -> float:
