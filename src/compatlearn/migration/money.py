@@ -29,7 +29,7 @@ class Money:
     """
 
     price: Price
-    most: float | None = None
+    most: float | int | None = None
     billed: Callable[[], float | None] = _unknown
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class Purse:
         return None if now is None else now - (self._before or 0.0)
 
 
-def dollars(amount: float) -> str:
+def dollars(amount: float | int) -> str:
     """An amount for people, with the digits that matter.
 
     Args:

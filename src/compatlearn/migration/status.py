@@ -95,7 +95,9 @@ class ToFinish:
         return asdict(self)
 
 
-def to_finish(now: Status, known: int = 0, runs: Sequence[Mapping[str, Any]] = (), price: float | None = None) -> ToFinish:
+def to_finish(
+    now: Status, known: int = 0, runs: Sequence[Mapping[str, Any]] = (), price: float | int | None = None
+) -> ToFinish:
     """What a full backfill would take from here.
 
     Args:
