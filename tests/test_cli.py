@@ -23,7 +23,7 @@ from samples import CAT, DOG, call, clusters, image_folder, picture
 
 WEIGHTS = "embedder.backbone.0.weight"
 COMMANDS = ("demo", "extract", "pseudo", "adapt", "plan", "train", "evaluate", "compare", "sweep", "recipe")
-LIVE = ("translate", "backfill", "search", "status", "rollback")  # what they write is in the index
+LIVE = ("translate", "backfill", "search", "status", "rollback", "serve", "drift")  # they write no file of ours
 COMMANDS += LIVE
 TINY = ["--backbone", "small_resnet4", "--epochs", "1", "--batch-size", "8", "--resize", "8", "--image-size", "8"]
 

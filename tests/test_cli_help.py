@@ -28,7 +28,7 @@ def test_a_flag_that_is_missing_or_misspelt(capsys: pytest.CaptureFixture[str], 
 
 
 COMMANDS = ("demo", "adapt", "evaluate", "extract", "pseudo", "train", "compare", "sweep", "recipe", "plan")
-COMMANDS += ("translate", "backfill", "search", "status", "rollback")
+COMMANDS += ("translate", "backfill", "search", "status", "rollback", "serve", "drift")
 
 
 def test_every_command_has_its_line_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
