@@ -2,7 +2,8 @@
 
 Python blocks of a file run in order, in one namespace and one empty folder. On the pages that walk through a whole job,
 bash blocks run too: in this process where they only call `compatlearn` (importing torch for each would take longer than the
-work), by bash otherwise; and console blocks, whose output is compared, `…` standing for anything.
+work), by bash otherwise; and console blocks, whose output is compared, `…` standing for anything, and alone in the
+first or last line for any lines or none.
 `<!-- not run: reason -->` before a block excludes it. The pages of docs/stores are run by test_docs_stores.py.
 """
 
@@ -91,9 +92,14 @@ def run_console(block: Block) -> None:
         command, _, expected = part.partition("\n")
         code, output = call(command)
         shown = "\n".join(line for line in output.splitlines() if line.strip())
-        pattern = ".*".join(map(re.escape, expected.strip().split("…")))
-        assert re.fullmatch(pattern, shown, re.S), f"{block}: {command}\n{shown}"
+        assert re.fullmatch(pattern(expected.strip()), shown, re.S), f"{block}: {command}\n{shown}"
         assert code == (1 if re.search("^compatlearn: ", expected, re.M) else 0)
+
+
+def pattern(expected: str) -> str:
+    """What an output must match: … is anything, alone in the first or last line also nothing."""
+    escaped = re.sub(r"\A…\\\n", r"(?:.*\n)?", re.escape(expected))
+    return re.sub(r"\\\n…\Z", r"(?:\n.*)?", escaped).replace("…", ".*")
 
 
 def run_page(page: list[Block], shell: bool, run_sql: Callable[[str], None] | None = None) -> None:

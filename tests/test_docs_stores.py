@@ -1,6 +1,10 @@
 """The pages of docs/stores run against the real stores, from the table to rollback: only PostgreSQL's address is another."""
 
 import contextlib
+import gc
+import os
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -8,7 +12,7 @@ import pytest
 
 from samples import quick_plans
 from stores import postgres
-from test_docs import ROOT, STORES, Block, blocks, empty_folder, run_page  # noqa: F401 (a fixture)
+from test_docs import ROOT, STORES, Block, blocks, call, empty_folder, run_page  # noqa: F401 (a fixture)
 
 SHOP = "## A shop to try it with"  # of docs/live.md: the items and models of all pages
 ROLES = ("owner", "writer", "reader")
@@ -49,10 +53,31 @@ def database() -> Iterator[tuple[Mapping[str, str], Callable[[str], None]]]:
                 admin.execute(f"DROP ROLE {role}")
 
 
+def ended(command: str) -> tuple[int, str]:
+    """What a command says; like a process that has ended, it leaves nothing open: a Qdrant folder is for one client at a time."""
+    said = call(command)
+    if "qdrant" in command:
+        gc.collect()
+    return said
+
+
+@pytest.fixture
+def memory(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # noqa: F811
+    """The folder to work in is in memory, where there is such a place: every write to a local Qdrant is a commit of its own."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else empty_folder) as folder:
+        monkeypatch.chdir(folder)
+        monkeypatch.syspath_prepend(folder)
+        yield
+        sys.modules.pop("shop", None)
+
+
+@pytest.mark.usefixtures("memory")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a Qdrant client that is refused leaves a file open
 @pytest.mark.parametrize("page", STORES, ids=lambda page: page.stem)
-def test_the_page_runs(page: Path, empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_the_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick_plans(monkeypatch)
-    monkeypatch.syspath_prepend(str(empty_folder))
+    monkeypatch.setattr("compatlearn.migration.pace.EVERY", 3600.0)  # no lines of progress on a slow machine
+    monkeypatch.setattr("test_docs.call", ended)
     with database() if page.stem == "pgvector" else contextlib.nullcontext(({}, None)) as (names, run_sql):
         page_blocks = [shop(), *blocks(page)]
         for written, here in names.items():
