@@ -72,7 +72,9 @@ def memory(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 @pytest.mark.usefixtures("memory")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a Qdrant client that is refused leaves a file open
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # a Qdrant client that is refused leaves a file open
 @pytest.mark.parametrize("page", STORES, ids=lambda page: page.stem)
 def test_the_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick_plans(monkeypatch)
