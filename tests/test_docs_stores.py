@@ -54,7 +54,7 @@ def database() -> Iterator[tuple[Mapping[str, str], Callable[[str], None]]]:
 
 
 def ended(command: str) -> tuple[int, str]:
-    """What a command says; like a process that has ended, it leaves nothing open: a Qdrant folder is for one client at a time."""
+    """What a command says. It leaves nothing open, as a process that has ended: a Qdrant folder is for one client at a time."""
     said = call(command)
     if "qdrant" in command:
         gc.collect()
@@ -72,9 +72,7 @@ def memory(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 @pytest.mark.usefixtures("memory")
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # a Qdrant client that is refused leaves a file open
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as in test_qdrant.py
 @pytest.mark.parametrize("page", STORES, ids=lambda page: page.stem)
 def test_the_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick_plans(monkeypatch)
