@@ -1,11 +1,13 @@
 """Second vectors in a folder beside an index: whole after a kill, one writer, in step with a file that changes."""
 
 import errno
+import itertools
 import multiprocessing
 import os
 import random
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,11 +48,8 @@ def true(way: str) -> np.ndarray:
     return (np.arange(N * D_NEW, dtype=np.float32).reshape(N, D_NEW) + 1) * (1 if way == "embedded" else -1)
 
 
-def fill(path: Path, way: str, slow: float = 0.0, batch: int = 16) -> None:
+def fill(path: Path, way: str, batch: int = 16) -> None:
     """Write all rows that are not written in this way yet."""
-    if slow:
-        flush = os.fsync
-        os.fsync = lambda descriptor: (time.sleep(slow), flush(descriptor))[1]
     second = open_index(path).add_second("v2", D_NEW)
     for block in second.blocks(batch):
         todo = np.array([mark_of(stamp) != mark("m@2", way) for stamp in block.stamps.tolist()])
@@ -60,26 +59,41 @@ def fill(path: Path, way: str, slow: float = 0.0, batch: int = 16) -> None:
         second.write(some, true(way)[rows_of(some.ids)], stamps_of(mark("m@2", way), some.old))
 
 
-def begin(items: Path, way: str) -> Any:
+def fill_until_killed(path: Path, way: str, flushes: int, later: float) -> None:
+    """`fill`, killed so many seconds after its flush of this number: while it writes, whatever the speed of the machine."""
+    count, flush = itertools.count(1), os.fsync
+
+    def kill() -> None:
+        time.sleep(later)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def slow(descriptor: int) -> None:
+        time.sleep(0.002)
+        if next(count) == flushes:
+            threading.Thread(target=kill, daemon=True).start()
+        flush(descriptor)
+
+    os.fsync = slow
+    fill(path, way)
+    time.sleep(later + 5)  # it was done before: the kill comes all the same
+
+
+def killed(items: Path, way: str, flushes: int, later: float) -> bool:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pytest", "test_beside"])
-    process = context.Process(target=fill, args=(items, way, 0.002))
+    process = context.Process(target=fill_until_killed, args=(items, way, flushes, later))
     process.start()
-    return process
+    process.join()
+    return process.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_a_kill_at_any_moment_loses_nothing_that_was_stamped(items: Path) -> None:
-    draw, killed = random.Random(0), 0
+    draw = random.Random(0)
     for way in WAYS:  # the second way writes over rows that have a stamp: through the journal
         done = 0
         for _ in range(5):
-            process = begin(items, way)
-            process.join(draw.uniform(0.05, 0.45))
-            if process.is_alive():
-                os.kill(process.pid, signal.SIGKILL)
-                killed += 1
-            process.join()
+            assert killed(items, way, draw.randint(1, 6), draw.uniform(0, 0.008))
             second = open_index(items).second("v2")
             if second is None:
                 continue
@@ -97,7 +111,6 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_stamped(items: Path) -> Non
                     assert (second.read(stamped.ids).vectors == expected).all()
         fill(items, way)
         assert open_index(items).second("v2").counts() == {mark("m@2", way): N}
-    assert killed >= 5
     left = sorted(path.name for path in (items.parent / "items.v2").iterdir())
     assert left == ["ids.npy", "manifest.json", "stamps.npy", "vectors.npy"]
 

@@ -1,6 +1,7 @@
 """Search by every rung on live indexes finds what the plan's own arithmetic finds on arrays."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,17 @@ import pytest
 from compatlearn.adapters.adapter import Adapter
 from compatlearn.adapters.methods import GALLERY, QUERY
 from compatlearn.errors import ConfigError, IncompatibleError
+from compatlearn.features.cache import VectorCache
 from compatlearn.features.features import Features
 from compatlearn.indexes.exact import search
 from compatlearn.indexes.second import mark, stamps_of
 from compatlearn.migration.search import Road
 from compatlearn.migration.translate import translate
-from compatlearn.upgrade.case import directed, joined, mixed
+from compatlearn.upgrade.case import Case, directed, joined, mixed
+from compatlearn.upgrade.maps import NEW_HEAD, OLD_HEAD, Methods, Pairs, apply_maps, sampled
+from compatlearn.upgrade.order import NONE
+from compatlearn.upgrade.rungs import RUNGS
+from compatlearn.upgrade.truth import Agreeing
 from stores import STORES, Store, numbers
 
 N, D_OLD, D_NEW = 150, 6, 9
@@ -76,6 +82,53 @@ def test_every_rung_finds_what_its_formula_says(store: Store) -> None:
         found = road(store, rung).search(new, old, 5, exact=True)
         assert numbers(found.ids).tolist() == ids, rung
         assert (np.diff(found.scores, axis=1) <= 1e-6).all(), rung
+
+
+@pytest.mark.parametrize("kind", ["pgvector", "features"])
+def test_the_other_rungs_find_what_a_plan_measures(kind: str, tmp_path: Path) -> None:
+    """By the plan's own functions on arrays; the pairs are in the index, and left out of what they are measured with."""
+    labels, pairs = np.arange(60) % 5, Pairs(UNIT_NEW[:60], UNIT_OLD[:60], np.arange(60) % 5)
+    methods = Methods("procrustes", "ridge", fuse=2.0, join=(0.3, 0.5))
+    heads = {
+        name: Adapter("head", QUERY, metric="euclidean", options={"epochs": 1}).fit(side[:60], side[:60], labels)
+        for name, side in ((OLD_HEAD, UNIT_OLD), (NEW_HEAD, UNIT_NEW))
+    }
+    asked, asked_old = directed(ASK, "cosine"), directed(ASK_OLD, "cosine")
+    nobody = np.full(len(ASK), -1)
+    truth = Agreeing(np.zeros((len(ASK), 1), dtype=np.int64))
+    case = Case(asked, asked_old, UNIT_OLD, UNIT_NEW, nobody, truth, "cosine", np.arange(12), np.arange(N), "", depth=5)
+    maps = apply_maps(case, methods, MAPS | heads, pairs)
+    own = np.where(np.arange(N) < 60, np.arange(N), -1)
+    maps = replace(maps, sample=sampled(pairs.new, own, MAPS[QUERY], "cosine"))
+    expected = {rung.name: rung.search(replace(case, depth=100), maps, case.rows, NONE)[:, :5].tolist() for rung in RUNGS}
+
+    calls: list[int] = []
+
+    def embed(ids: list[object]) -> np.ndarray:
+        calls.extend(numbers(ids).tolist())
+        return NEW[numbers(ids)]
+
+    known = Features(NEW[:60], ids=np.arange(60), space="new@1", ids_from="the index")
+    with STORES[kind](tmp_path, np.arange(N), OLD, "cosine") as store, VectorCache(tmp_path / "new", "new@1") as cache:
+        for rung in ("old+head", "mapped+csls", "cascade", "backfill+head"):
+            asking = replace(road(store, rung), adapters=MAPS | heads, known=known, embed=embed, cache=cache)
+            if rung == "backfill+head":
+                assert asking.second is not None
+                block = asking.second.block(np.arange(N))
+                asking.second.write(block, NEW[block.ids], stamps_of(mark("new@1", "embedded"), block.old))
+            found = asking.search(new, old, 5, exact=True)
+            assert found.ids.tolist() == expected[rung], rung
+            assert (np.diff(found.scores, axis=1) <= 1e-6).all(), rung
+        assert len(calls) == len(set(calls)) == len(cache)
+        count = len(calls)
+        again = replace(road(store, "cascade"), embed=embed, cache=cache).search(new, old, 5, exact=True)
+        assert (again.ids.tolist(), len(calls)) == (expected["cascade"], count), "what was embedded is not embedded again"
+        with pytest.raises(ConfigError, match="fitted to labelled pairs"):
+            road(store, "old+head").search(new, old)
+        with pytest.raises(ConfigError, match="known beforehand"):
+            road(store, "mapped+csls").search(new, old)
+        with pytest.raises(ConfigError, match="contents of the items"):
+            road(store, "cascade").search(new, old)
 
 
 def test_queries_of_another_model_are_refused(store: Store) -> None:

@@ -346,6 +346,5 @@ def test_the_commands_for_a_live_index_exist(name: str) -> None:
     for line in commands(name, Path("plan")):
         words = line.replace("INDEX", "faiss:file").replace("SHARE", "0.1").split()
         app.parse_args(words[1:], exit_on_error=False, print_error=False)
-    assert any("translate" in line for line in commands(name, Path("plan"))) == (
-        SPACE in BY_NAME[name].needs and "head" not in name
-    )
+    assert any("translate" in line for line in commands(name, Path("plan"))) == (SPACE in BY_NAME[name].needs)
+    assert bool(commands(name, Path("plan"))) == (name != "old")

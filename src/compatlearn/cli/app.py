@@ -16,11 +16,12 @@ from ..errors import CompatlearnError
 from ..extras import missing_extra
 from . import signals
 from .adapt import adapt
+from .backfill import backfill
 from .compare import compare, sweep
 from .demo import demo
 from .evaluate import evaluate
 from .extract import extract
-from .migrate import backfill, rollback, status, translate
+from .migrate import rollback, status, translate
 from .plan import plan
 from .pseudo import pseudo
 from .recipe import recipe

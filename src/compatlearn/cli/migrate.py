@@ -1,18 +1,14 @@
-"""`compatlearn translate`, `backfill`, `status` and `rollback`: a plan carried out on the live index, and undone."""
+"""`compatlearn translate`, `status` and `rollback`: a plan carried out on the live index, and undone."""
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..errors import ConfigError, DataError, IncompatibleError
-from .live import Live, adapter_of, plan_of
+from ..errors import ConfigError
+from .live import Live, adapter_of
 from .output import show, tell
-from .texts import TextModel, open_named_texts
-
-if TYPE_CHECKING:
-    from ..features.features import Features
 
 
 def translate(
@@ -49,132 +45,54 @@ def translate(
     return 0
 
 
-def backfill(
+def status(
     *,
-    plan: Path,
-    items: str,
-    new_model: str,
     live: Annotated[Live, Parameter(name="*")],
-    budget: float = 1.0,
-    most_items: int | None = None,
-    minutes: float | None = None,
-    queries: Path | None = None,
-    text_column: str | None = None,
-    id_column: str | None = None,
-    text_model: Annotated[TextModel, Parameter(name="*")] = TextModel(),  # noqa: B008
-    batch_size: int = 256,
+    plan: Path | None = None,
+    log: Path | None = None,
+    price_per_item: float | None = None,
     json: bool = False,
+    require_finished: bool = False,
 ) -> int:
-    """True new vectors in place of translated ones, those first that queries find most often; run it again to resume.
-
-    ```
-    compatlearn backfill --index postgresql://localhost/shop#items.embedding --plan plan --items items.jsonl \\
-        --new-model all-MiniLM-L6-v2 --queries plan/features/queries-new --budget 0.1
-    ```
-
-    Args:
-        plan: folder that `plan` wrote; new vectors are kept in its new.vectors, so that no item is paid for twice.
-        items: the texts of the items, by the ids of the index.
-        new_model: what embeds them, as for `plan`.
-        live: the index.
-        budget: share of the items that were no pairs of the plan that is embedded, with what was embedded before; the plan's
-            pairs are paid for and come first.
-        most_items: in place of a share: most items that are embedded now.
-        minutes: after which no further batch is begun.
-        queries: logged queries by the new model: what they find most often comes first.
-        text_column: column or key with the texts, where it has no usual name.
-        id_column: column or key with the ids, where it has no usual name.
-        text_model: how texts are embedded.
-        batch_size: items that are embedded and written together.
-        json: figures as JSON on stdout.
-    """
-    from dataclasses import asdict
-
-    import numpy as np
-
-    from ..features.cache import VectorCache
-    from ..migration.backfill import backfill as run
-    from ..migration.backfill import most_found
-    from ..migration.status import require_one_space
-
-    if not 0 <= budget <= 1:
-        raise ConfigError(f"--budget is a share from 0 to 1; got {budget:g}")
-    plan_of(plan)
-    texts = open_named_texts(items, text_column, id_column, None)
-    _, second = live.second()
-    before = require_one_space(second)
-    found = [] if queries is None else [most_found(second, _features(queries).vectors)]
-    encoder = text_model.load(new_model, batch_size=batch_size)
-    if encoder.space != second.space:
-        raise IncompatibleError(
-            f"--new-model {new_model} makes vectors of {encoder.space!r}, and {live.to} holds those of {second.space!r}; "
-            "give the model of the plan"
-        )
-    embed = _Embedder(encoder, texts, items)
-    with VectorCache(plan / "new.vectors", space=second.space) as cache:
-        paid = _paid(plan, cache, first=not before.embedded)
-        order = np.concatenate([paid, *found]) if len(paid) or found else None
-        share = round(budget * (before.rows - len(paid)))
-        room = max(0, share - max(0, before.embedded - len(paid))) if most_items is None else most_items
-        limit = None if minutes is None else 60 * minutes
-        done = run(second, embed, cache, order=order, items=room, seconds=limit, batch=batch_size, tell=tell)
-    show(asdict(done) if json else str(done))
-    return 0
-
-
-def _paid(plan: Path, cache: Any, *, first: bool) -> Any:
-    """Ids of the items that the plan has embedded; the first time their vectors go to the cache, later they may be stale."""
-    import numpy as np
-
-    for name in ("gallery-new", "pairs-new"):
-        if (plan / "features" / name).exists():
-            pairs = _features(plan / "features" / name)
-            if pairs.space != cache.space:
-                tell(f"{plan / 'features' / name} is of {pairs.space!r}, not of {cache.space!r}: not used")
-                continue
-            if first:
-                cache.add(pairs.ids, pairs.vectors)
-            return np.asarray(pairs.ids)
-    return np.zeros(0, dtype=np.int64)
-
-
-class _Embedder:
-    """Ids in, vectors of their texts out."""
-
-    def __init__(self, encoder: Any, texts: Any, source: str) -> None:
-        self.encoder, self.texts, self.source = encoder, texts, source
-        self.rows = {item: row for row, item in enumerate(texts.ids.tolist())}
-
-    def __call__(self, ids: list[Any]) -> Any:
-        import numpy as np
-
-        missing = [one for one in ids if one not in self.rows]
-        if missing:
-            raise DataError(f"{len(missing)} items of the index are not in {self.source} (first: {missing[0]!r})")
-        from ..encoders.embed import embed_texts
-
-        return embed_texts(self.encoder, self.texts.take(np.array([self.rows[one] for one in ids]))).vectors
-
-
-def status(*, live: Annotated[Live, Parameter(name="*")], json: bool = False, require_finished: bool = False) -> int:
     """Rows of the second vector by model and method, what is finished, and what it would cost to finish.
 
     ```
-    compatlearn status --index postgresql://localhost/shop#items.embedding --to embedding_v2
+    compatlearn status --index postgresql://localhost/shop#items.embedding --to embedding_v2 --plan plan
     ```
 
     Args:
         live: the index.
+        plan: folder that `plan` wrote: what backfill has embedded, how fast and for how much.
+        log: what backfill wrote to --out, where that is not backfill.json in the folder of the plan.
+        price_per_item: dollars for an item; by default what the last backfill spent.
         json: figures as JSON on stdout.
         require_finished: exit with 3 while rows have no second vector.
     """
+    from ..migration.curve import FILE, runs_of
     from ..migration.status import status as look
+    from ..migration.status import to_finish
 
-    found = look(live.second()[1])
-    show(found.to_dict() if json else str(found))
+    if price_per_item is not None and not 0 <= price_per_item < float("inf"):
+        raise ConfigError(f"--price-per-item must be 0 or more dollars; got {price_per_item:g}")
+    _, second = live.second()
+    found, log = look(second), log or (None if plan is None else plan / FILE)
+    runs = [] if log is None else runs_of(log, second)
+    rest = to_finish(found, _cached(plan, second.space), runs, price_per_item)
+    show(found.to_dict() | {"to_finish": rest.to_dict()} if json else f"{found}\n{rest}")
     if len(found.spaces) > 1:
         print(f"{live.to} holds vectors of {len(found.spaces)} models; no query can rank them together", file=sys.stderr)
     return 3 if require_finished and found.missing else 0
+
+
+def _cached(plan: Path | None, space: str) -> int:
+    """How many vectors of a model the plan's cache holds."""
+    from ..features.cache import VectorCache
+
+    path = None if plan is None else plan / "new.vectors"
+    if path is None or not path.exists():
+        return 0
+    with VectorCache(path) as cache:
+        return len(cache) if cache.space == space else 0
 
 
 def rollback(*, live: Annotated[Live, Parameter(name="*")], yes: bool = False) -> int:
@@ -197,9 +115,3 @@ def rollback(*, live: Annotated[Live, Parameter(name="*")], yes: bool = False) -
     second.drop()
     tell(f"{live.to} is gone: {found.rows:,} rows are as they were")
     return 0
-
-
-def _features(path: Path) -> "Features":
-    from ..features.features import Features
-
-    return Features.load(path, verify=True)

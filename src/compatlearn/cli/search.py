@@ -1,17 +1,25 @@
 """`compatlearn search`."""
 
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from ..errors import ConfigError
-from .live import Live, adapter_of, plan_of
+from .columns import Columns
+from .items import Items
+from .live import Live, plan_of
 from .output import show, tell
-from .texts import TextModel, open_named_texts
+from .questions import Question, embedded_by
+from .roads import known_queries as known_for
+from .roads import road_of
+from .texts import TextModel
 
 if TYPE_CHECKING:
     from ..features.features import Features
+    from ..migration.search import Road
 
 
 def search(
@@ -19,13 +27,13 @@ def search(
     plan: Path,
     live: Annotated[Live, Parameter(name="*")],
     rung: str | None = None,
-    query: list[str] | None = None,
-    queries: str | None = None,
+    question: Annotated[Question, Parameter(name="*")] = Question(),  # noqa: B008
     new_model: str | None = None,
     old_model: str | None = None,
-    new_queries: Path | None = None,
-    old_queries: Path | None = None,
+    items: str | None = None,
+    known_queries: Path | None = None,
     text_column: str | None = None,
+    columns: Annotated[Columns, Parameter(name="*")] = Columns(),  # noqa: B008
     text_model: Annotated[TextModel, Parameter(name="*")] = TextModel(),  # noqa: B008
     k: int = 10,
     exact: bool = False,
@@ -36,37 +44,51 @@ def search(
     ```
     compatlearn search --index postgresql://localhost/shop#items.embedding --plan plan --query "card not working" \\
         --new-model all-MiniLM-L6-v2
+    compatlearn search --index lancedb:shop.lance#items.embedding --plan plan --query-image shoe.jpg --new-model runs/new
     ```
 
     Args:
         plan: folder that `plan` wrote: its maps, weights, and the rung that it recommends.
         live: the index.
-        rung: old, mapped, fused, translated, translated+fused, partial or backfill; by default the recommended one.
-        query: texts, one or several.
-        queries: a file of texts.
-        new_model: what embeds the texts, as for `plan`.
+        rung: old, old+head, mapped, mapped+csls, fused, cascade, translated, translated+fused, partial, backfill or
+            backfill+head; by default the recommended one.
+        question: what is asked.
+        new_model: what embeds texts or pictures, as for `plan`.
         old_model: what embeds them as the index was, for the rungs that need it.
-        new_queries: in place of texts: their vectors by the new model.
-        old_queries: their vectors by the old model.
+        items: for cascade: texts or pictures of the items, by the ids of the index; what is embedded for a query is kept in
+            new.vectors of the plan's folder.
+        known_queries: for mapped+csls: logged queries by the new model; by default those that the plan has embedded, and its
+            pairs where these are few.
         text_column: column or key with the texts, where it has no usual name.
+        columns: how other columns of the items are called.
         text_model: how texts are embedded.
         k: items per query.
         exact: look at every vector, in place of the store's approximate search.
         json: ids and scores as JSON on stdout.
     """
-    from ..adapters.methods import GALLERY, QUERY
     from ..arrays import as_numpy
-    from ..migration.search import FIRST, Road
+    from ..migration.search import FIRST
 
     said = plan_of(plan)
     rung = rung or str(said["recommended"])
-    names, new, old = _asked(query, queries, (new_model, old_model), (new_queries, old_queries), text_column, text_model)
+    question.check()
+    if rung == "cascade" and (items is None or new_model is None):
+        raise ConfigError("cascade embeds items for a query; give --items and --new-model")
+    names, new, old = _asked(question, new_model, old_model, text_column, text_model)
     index = live.open()
-    second = None if rung in FIRST else live.second()[1]
-    adapters = {way: adapter_of(plan, way) for way in (QUERY, GALLERY)}
-    weights = said["methods"]
-    road = Road(rung, index, second, adapters, float(weights["fuse"]), (float(weights["join"][0]), float(weights["join"][1])))
-    hits = road.search(new, old, k, exact=exact)
+    road = road_of(plan, said, rung, index, None if rung in FIRST else live.second()[1])
+    if rung == "mapped+csls":
+        road = replace(road, known=known_for(plan, known_queries, new))
+    with ExitStack() as stack:
+        embed = None
+        if rung == "cascade" and items is not None and new_model is not None:
+            embed = Items(items, new_model, text_column, columns, text_model)
+            road = _with_contents(road, embed, plan, stack)
+        try:
+            hits = road.search(new, old, k, exact=exact)
+        finally:
+            if embed is not None:
+                embed.receipt()
     ids, scores, there = as_numpy(hits.ids), as_numpy(hits.scores), as_numpy(hits.indices) >= 0
     found = [
         {"query": name, "ids": ids[row, there[row]].tolist(), "scores": scores[row, there[row]].tolist()}
@@ -83,35 +105,26 @@ def search(
     return 0
 
 
+def _with_contents(road: "Road", embed: Items, plan: Path, stack: ExitStack) -> "Road":
+    """A road that embeds items, says how many, and keeps them with the plan."""
+    from ..features.cache import VectorCache
+
+    cache = stack.enter_context(VectorCache(plan / "new.vectors", space=embed.encoder.space))
+    before = len(cache)
+    stack.callback(lambda: tell(f"{len(cache) - before:,} items were embedded; {cache.path} holds {len(cache):,}"))
+    return replace(road, embed=embed, cache=cache)
+
+
 def _asked(
-    query: list[str] | None,
-    queries: str | None,
-    models: tuple[str | None, str | None],
-    vectors: tuple[Path | None, Path | None],
-    text_column: str | None,
-    text_model: TextModel,
+    question: Question, new_model: str | None, old_model: str | None, text_column: str | None, text_model: TextModel
 ) -> "tuple[list[str], Features | None, Features | None]":
     """Names of the queries, and their vectors by the new and by the old model."""
-    from ..features.features import Features
-
-    if any(vectors):
-        new, old = (None if path is None else Features.load(path, verify=True) for path in vectors)
-        known = new if new is not None else old
-        assert known is not None
-        if new is not None and old is not None:
-            old = old.take(old.align(new.ids, "the old queries", "the new queries", new.ids_from))
+    new, old = question.vectors()
+    known: Any = new if new is not None else old
+    if known is not None:
         return [str(one) for one in known.ids.tolist()], new, old
-    if not query and queries is None:
-        raise ConfigError("nothing is asked; give --query TEXT, --queries FILE, or vectors by --new-queries")
-    texts = list(query or []) if queries is None else open_named_texts(queries, text_column, None, None).texts
-    if not any(models):
-        raise ConfigError("texts need a model; give --new-model, and --old-model for the rungs that ask with old queries")
-    sides: list[Any] = [None if model is None else _embedded(text_model, model, texts) for model in models]
-    return [str(text) for text in texts], sides[0], sides[1]
-
-
-def _embedded(text_model: TextModel, model: str, texts: list[str]) -> "Features":
-    from ..data.texts import Texts
-    from ..encoders.embed import embed_texts
-
-    return embed_texts(text_model.load(model), Texts.of(texts))
+    medium, content, names = question.content(text_column)
+    models = {"--new-model": new_model, "--old-model": old_model}
+    source = "--query-image" if question.query_image else question.queries or "--query"
+    new, old = embedded_by(models, medium, content, source, text_model)
+    return names, new, old

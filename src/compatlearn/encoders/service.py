@@ -77,6 +77,8 @@ def service_encoder(
         notice=service.estimate,
         receipt=service.receipt,
         paid=True,
+        cost=None if price is None else service.cost,
+        billed=service.billed,
     )
 
 
@@ -89,7 +91,7 @@ class _Service:
         self.client, self.model, self.key, self.price = client, model, key, price
         self.options = {} if dimensions is None else {"dimensions": dimensions}
         self.pause = 0.0 if pace is None else 60 / pace
-        self.guard, self.next, self.tokens = threading.Lock(), 0.0, 0
+        self.guard, self.next, self.tokens, self.counted = threading.Lock(), 0.0, 0, 0
 
     def estimate(self, texts: Sequence[str]) -> str:
         """What the work will cost, roughly."""
@@ -102,6 +104,14 @@ class _Service:
         tokens, self.tokens = self.tokens, 0
         cost = "" if self.price is None else f", ${self._cost(float(tokens))} at ${self.price:g} per million"
         return f"{self.model} counted {tokens:,} tokens{cost}" if tokens else ""
+
+    def cost(self, texts: Sequence[str]) -> list[float]:
+        """Dollars for each text, roughly."""
+        return [len(text.encode()) / TOKEN * (self.price or 0) / 1e6 for text in texts]
+
+    def billed(self) -> float | None:
+        """Dollars for all that the service has counted; None where it does not count, or there is no price."""
+        return self.counted * self.price / 1e6 if self.counted and self.price is not None else None
 
     def embed(self, texts: list[str]) -> Float[np.ndarray, "b d"]:
         """One request, repeated where that can help."""
@@ -140,7 +150,8 @@ class _Service:
         usage = answer.get("usage") if isinstance(answer, dict) else None
         counted = usage.get("total_tokens") if isinstance(usage, dict) else None
         with self.guard:
-            self.tokens += counted if isinstance(counted, int) else 0
+            new = counted if isinstance(counted, int) else 0
+            self.tokens, self.counted = self.tokens + new, self.counted + new
         return answer
 
     def _refusal(self, error: Any, count: int) -> DataError:

@@ -38,6 +38,8 @@ class TextEncoder:
         notice: texts → a line about them that is worth saying before the work; "" is none.
         paid: whether each text costs money; then Ctrl-C waits for the answers that are under way.
         receipt: a line that is worth saying after the work; "" is none.
+        cost: texts → dollars that each will cost, roughly; None where no price is known.
+        billed: dollars for all that the model says it has counted; None where it does not say, or no price is known.
     """
 
     forward: Callable[[list[str]], Float[np.ndarray, "b d"]]
@@ -49,6 +51,8 @@ class TextEncoder:
     notice: Callable[[Sequence[str]], str] = lambda texts: ""
     receipt: Callable[[], str] = lambda: ""
     paid: bool = False
+    cost: Callable[[Sequence[str]], list[float]] | None = None
+    billed: Callable[[], float | None] = lambda: None
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.batch_characters, self.concurrency) < 1:

@@ -14,6 +14,7 @@ from ..features.values import Values
 from ..indexes.second import Block, Second, how_of, mark, stamps_of
 from ..upgrade.fresh import Embed, FreshVectors
 from .marks import EMBEDDED, forgotten, settled
+from .money import Money, Purse, dollars
 from .pace import Pace
 
 NEAR = 20  # items that a query makes matter, as in the plan's order by density
@@ -31,7 +32,8 @@ class Backfilled:
         kept: rows that had it before, of those that were looked at.
         left: rows that others changed again and again; run it again.
         seconds: that it took.
-        finished: every row of the index has its true vector, as far as was looked at.
+        finished: every row of the index has its true vector.
+        spent: dollars; None where no price is known.
     """
 
     embedded: int
@@ -41,9 +43,11 @@ class Backfilled:
     left: int
     seconds: float
     finished: bool
+    spent: float | None = None
 
     def __str__(self) -> str:
-        end = "nothing is left to embed" if self.finished else "the budget is spent"
+        end = "nothing is left to embed" if self.finished else "the budget is used up"
+        end += "" if self.spent is None else f"; {dollars(self.spent)} spent"
         return (
             f"{self.embedded:,} items embedded and {self.cached:,} taken from the cache in {self.seconds:.1f} s: "
             f"{self.written:,} rows written, {self.kept:,} were done before, {self.left:,} were changed meanwhile; {end}"
@@ -58,6 +62,7 @@ def backfill(
     order: Values | None = None,
     items: int | None = None,
     seconds: float | int | None = None,
+    money: Money | None = None,
     batch: int = 256,
     tell: Tell = silent,
     watch: Callable[[int], None] | None = None,
@@ -74,6 +79,7 @@ def backfill(
         order: ids of the items that come first; the others follow as the store has them.
         items: most items that `embed` is asked for.
         seconds: after which no further batch is begun.
+        money: what items cost, and how much may be spent; items in the cache are free.
         batch: items that are embedded and written together.
         tell: takes lines of progress.
         watch: function of the number of rows written so far, called after every batch: to measure while it goes.
@@ -92,11 +98,14 @@ def backfill(
         raise ConfigError(f"nobody named the model of {second!r}; call name_space with the name of the new model")
     if cache.space != second.space:
         raise IncompatibleError(f"{cache.path} holds vectors of {cache.space!r}, {second.name} is for {second.space!r}")
-    work = _Work(second, FreshVectors(embed, cache, batch, nonzero=second.metric == "cosine"), mark(second.space, EMBEDDED))
+    purse = Purse(embed, money)
+    work = _Work(second, FreshVectors(purse, cache, batch, nonzero=second.metric == "cosine"), mark(second.space, EMBEDDED))
     pace, finished = Pace(len(second), "looked at", None, tell), True
     for block in _in_order(second, order, batch):
-        room = None if items is None else items - work.fresh.count
-        if (room is not None and room <= 0) or (seconds is not None and pace.seconds >= seconds):
+        lacking = work.lacking(block)
+        limits = (None if items is None else items - work.fresh.count, purse.affords(lacking))
+        room = min((one for one in limits if one is not None), default=None)
+        if (len(lacking) and room is not None and room <= 0) or (seconds is not None and pace.seconds >= seconds):
             finished = not work.todo(block).any()
             if not finished:
                 break
@@ -104,9 +113,10 @@ def backfill(
         pace.went(len(block))
         if watch is not None:
             watch(work.written)
-    return Backfilled(
-        work.fresh.count, work.cached, work.written, work.kept, work.left, pace.seconds, finished and not work.left
-    )
+    marks = {said for said, count in second.counts().items() if count} if finished else set()
+    finished = finished and not work.left and marks <= {work.said}  # a budget may have ended within the last block
+    counts = work.fresh.count, work.cached, work.written, work.kept, work.left
+    return Backfilled(*counts, pace.seconds, finished, purse.spent)
 
 
 class _Work:
@@ -120,6 +130,12 @@ class _Work:
         """(m,) which rows have no true vector of the item as it is now."""
         embedded = np.array([how_of(stamp) == EMBEDDED for stamp in block.stamps.tolist()], dtype=bool)
         return ~(embedded & settled(block, self.said))
+
+    def lacking(self, block: Block) -> Shaped[np.ndarray, " l"]:
+        """(l,) ids of the rows of a block that must be embedded, in its order."""
+        block = block.take(self.todo(block))
+        known = self.fresh.cache.get(block.ids)[1] & ~forgotten(block)
+        return block.ids[~known]
 
     def do(self, block: Block, room: int | None) -> None:
         """Give the rows of a block their true vectors, embedding at most `room` items."""

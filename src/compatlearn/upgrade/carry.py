@@ -128,12 +128,16 @@ def commands(rung: str, folder: Path) -> list[str]:
     backfill = f"compatlearn backfill --index INDEX --plan {folder} --items ITEMS --new-model MODEL"
     search = f"compatlearn search --index INDEX --plan {folder} --query TEXT --new-model MODEL"
     return {
+        "old+head": [search.replace("--new-model", "--old-model")],
         "mapped": [search],
+        "mapped+csls": [search],
         "fused": [f"{search} --old-model MODEL"],
+        "cascade": [f"{search} --old-model MODEL --items ITEMS"],
         "translated": [translate, search],
         "translated+fused": [translate, f"{search} --old-model MODEL"],
         "partial": [translate, f"{backfill} --queries {folder}/features/queries-new --budget SHARE", search],
         "backfill": [translate, f"{backfill} --budget 1", search],
+        "backfill+head": [translate, f"{backfill} --budget 1", search],
     }.get(rung, [])
 
 
