@@ -24,7 +24,7 @@ from compatlearn.migration.money import Money
 from compatlearn.migration.search import Road
 from compatlearn.migration.status import status
 from compatlearn.migration.translate import translate
-from compatlearn.upgrade.carry import FILES
+from compatlearn.upgrade.files import FILES
 from embedding_server import serving, vector
 from samples import call, complaint
 

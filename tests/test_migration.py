@@ -69,11 +69,11 @@ def test_translates_backfills_and_goes_back(store: Store, tmp_path: Path) -> Non
         asked.extend(numbers(ids).tolist())
         return NEW[numbers(ids)]
 
-    order = most_found(second, NEW[:40])
+    order = np.repeat(most_found(second, NEW[:40]), 2)  # an item that is named twice is one item
     with VectorCache(tmp_path / "new.vectors", space="new@1") as cache:
         some = backfill(second, embed, cache, order=order, items=30, batch=16)
         assert (some.embedded, some.written, some.finished) == (30, 30, False)
-        assert set(asked) == set(numbers(order[:30]).tolist())
+        assert set(asked) == set(numbers(order[:60]).tolist())
         assert (status(second).embedded, status(second).translated) == (30, N - 30)
         assert translate(index, adapter, store.second).kept == N, "true vectors stay"
         rest = backfill(second, embed, cache, order=order)

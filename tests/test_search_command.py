@@ -10,7 +10,7 @@ from compatlearn.adapters.adapter import Adapter
 from compatlearn.adapters.methods import GALLERY, QUERY
 from compatlearn.features.cache import VectorCache
 from compatlearn.features.features import Features
-from compatlearn.upgrade.carry import FILES
+from compatlearn.upgrade.files import FILES
 from samples import call, complaint, image_folder, mean_colour, picture
 
 N, MODEL = 24, "samples:mean_colour"

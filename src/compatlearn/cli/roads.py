@@ -24,7 +24,7 @@ def road_of(folder: Path, said: dict[str, Any], rung: str, index: "Upgradable", 
     """
     from ..adapters.adapter import load_adapter
     from ..migration.search import Road
-    from ..upgrade.carry import FILES
+    from ..upgrade.files import FILES
 
     adapters = {name: load_adapter(folder / file) for name, file in FILES.items() if (folder / file).exists()}
     weights = said["methods"]

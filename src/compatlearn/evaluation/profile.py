@@ -157,7 +157,8 @@ def load_profile(path: Path) -> Profile:
         rows = load_file(path)
         limit = float(rows["limit"][0])
         metric: Any = header["metric"]
-        return Profile(*(rows[name] for name in ARRAYS), limit, metric, header.get("space", ""))
+        arrays = {name: rows[name] for name in ARRAYS}
+        return Profile(**arrays, limit=limit, metric=metric, space=header.get("space", ""))
     except (OSError, KeyError, SafetensorError) as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise FormatError(f"{path} is not a whole profile ({reason}); {remedy}") from error

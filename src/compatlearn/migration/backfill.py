@@ -174,6 +174,7 @@ class _Work:
 def _in_order(second: Second, order: Values | None, batch: int) -> Iterator[Block]:
     """Blocks of the items that come first, then of all: what is done is passed by."""
     first = np.zeros(0, dtype=np.int64) if order is None else np.asarray(order)
+    first = first[np.sort(np.unique(first, return_index=True)[1])]  # each once: Chroma refuses an id that is named twice
     for start in range(0, len(first), batch):
         wanted = first[start : start + batch]
         block = second.block(wanted)
