@@ -3,8 +3,8 @@
     python benchmarks/runtime.py [--dimension 384] [--hidden 1024] [--repeats 200] [--json-file FILE]
 
 A linear map, one with a hidden layer, and fused queries, by `compatlearn.runtime` and by `Adapter.transform`: one vector, and
-a batch of 256. Both sides of a ratio are timed in turn, in runs of 20 calls, and the median run counts. Then what a process
-costs that imports NumPy alone, `compatlearn.runtime`, and `compatlearn.adapters.adapter`: processor time, and peak memory
+a batch of 256. Both sides of a ratio are timed in turn, in runs of 20 calls, and the quickest run counts. Then what a process
+costs that imports NumPy alone, `compatlearn.runtime`, or what `load_adapter` needs: processor time, and peak memory
 where /proc tells it. Set OMP_NUM_THREADS=1 for figures of one core.
 """
 
@@ -45,8 +45,8 @@ def made(folder: Path, dimension: int, hidden: int) -> Path:
     return path
 
 
-def medians(repeats: int, *calls: Callable[[], object]) -> list[float]:
-    """Seconds of each call, all of them timed in turn."""
+def quickest(repeats: int, *calls: Callable[[], object]) -> list[float]:
+    """Seconds of each call in its quickest run; all of them are timed in turn."""
     runs: list[list[float]] = [[] for _ in calls]
     for _ in range(repeats):
         for call, own in zip(calls, runs, strict=True):
@@ -54,7 +54,7 @@ def medians(repeats: int, *calls: Callable[[], object]) -> list[float]:
             for _ in range(CALLS):
                 call()
             own.append((time.perf_counter() - start) / CALLS)
-    return [statistics.median(own) for own in runs]
+    return [min(own) for own in runs]
 
 
 def bare(rows: np.ndarray, dimension: int, hidden: int) -> Callable[[], object]:
@@ -74,7 +74,7 @@ def measure(folder: Path, dimension: int, hidden: int, batch: int, repeats: int)
     one = rows[0] if batch == 1 else rows
     np.testing.assert_allclose(fast(rows), slow.transform(rows), atol=1e-5)
     calls = bare(one, dimension, hidden), lambda: fast(one), lambda: fast.fused(one, one, 1.5), lambda: slow.transform(rows)
-    product, mapped, fused, torchs = medians(repeats if batch == 1 else max(3, repeats // 10), *calls)
+    product, mapped, fused, torchs = quickest(repeats if batch == 1 else max(5, repeats // 10), *calls)
     return {"hidden": hidden, "rows": batch, "product": product, "mapped": mapped, "fused": fused, "transform": torchs}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -22,10 +21,9 @@ FORMAT, LAYOUT = "compatlearn-adapter", "1"
 MAKE = "make one with `compatlearn adapt`"
 BLOCK = 2048  # rows mapped at a time
 LONGEST, SHORTEST = 1e10, 1e-15  # lengths whose squares float32 holds, on their way through a map too
-GELU = np.array(  # −2 atanh(erf(x/√2))/x as a polynomial in x², |x| < 5.5: gelu within 1e-7
-    [-1.59576843, -0.0726685671, 6.626001404e-5, 1.1048030931e-4, -7.9382179e-6, 2.66892757e-7, -3.6112314662e-9], np.float32
-)
-EDGE, STEEP, ONE = np.array([5.5**2, 80, 1], np.float32)
+# −2 atanh(erf(x/√2))/x as a polynomial in x², |x| < 5.5: gelu within 1e-7
+FACTORS = (-1.59576843, -0.0726685671, 6.626001404e-5, 1.1048030931e-4, -7.9382179e-6, 2.66892757e-7, -3.6112314662e-9)
+*GELU, EDGE, STEEP, ONE = (np.array(value, np.float32) for value in (*FACTORS, 5.5**2, 80, 1))  # quicker than scalars
 
 
 class MapError(ValueError):
@@ -100,7 +98,7 @@ class Map:
         if rows.shape != mapped.shape:
             raise MapError(f"give the same queries by both models; {name} is {rows.shape}, the mapped one {mapped.shape}")
         rows, mapped = self._directed(rows, name), self._directed(mapped, "the mapped query")
-        fused: Vectors = (rows + np.float32(weight) * mapped) / np.float32(1 + weight)
+        fused: Any = (rows + np.float32(weight) * mapped) / np.float32(1 + weight)
         return self._directed(fused, "the fused query")
 
     def _directed(self, rows: Vectors, name: str) -> Vectors:
@@ -143,6 +141,8 @@ def digest(texts: Mapping[str, str], arrays: Mapping[str, Any]) -> str:
     Returns:
         32 hexadecimal digits.
     """
+    import hashlib  # late: it loads OpenSSL
+
     known = [sorted({**texts, "digest": ""}.items()), [(name, list(arrays[name].shape)) for name in sorted(arrays)]]
     state = hashlib.blake2b(json.dumps(known, separators=(",", ":")).encode(), digest_size=16)
     for name in sorted(arrays):
@@ -221,7 +221,7 @@ def _perceptron(x: Vectors, up: Vectors, up_bias: Vectors, down: Vectors, down_b
     x = x @ up
     x += up_bias
     square = np.minimum(x * x, EDGE)
-    power = square * GELU[-1]
+    power: Any = square * GELU[-1]
     for factor in GELU[-2:0:-1]:
         power += factor
         power *= square
