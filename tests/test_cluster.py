@@ -195,7 +195,7 @@ def test_pseudo_classifiers_are_those_of_one_machine(inline: None, tmp_path: Pat
 @given(
     st.integers(0, 1 << 30), st.sampled_from(["euclidean", "cosine", "dot"]), st.sampled_from(["float16", "float32", "float64"])
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_search_is_that_of_one_machine(
     inline: None, monkeypatch: pytest.MonkeyPatch, seed: int, metric: str, kind: str
 ) -> None:

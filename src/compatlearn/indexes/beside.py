@@ -143,7 +143,7 @@ class Beside:
             raise IncompatibleError(f"{missing.sum()} of {len(wanted)} ids have no vector in {self.folder} (first: {few})")
         return Features(self.slots.vectors[slots], ids=wanted, space=self.space)
 
-    def blocks(self, batch: int = 1_000, part: Part = WHOLE) -> Iterator[Block]:
+    def blocks(self, batch: int = READ, part: Part = WHOLE) -> Iterator[Block]:
         """As `Second.blocks`: of the ids that are there at the beginning, each block as the file is when it is read.
 
         Whoever takes a part is one of several writers, and waits until the others are done with their blocks.
