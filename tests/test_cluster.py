@@ -36,18 +36,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # of 
 FILES = ["manifest.json", "rows.parquet", "skipped.json", "vectors.npy"]
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """Of a cluster of two nodes with a core each."""
-    from ray.cluster_utils import Cluster
-
-    node = {"num_cpus": 1, "object_store_memory": 100 << 20}
-    nodes = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
-    nodes.add_node(**node)
-    yield nodes.address
-    nodes.shutdown()
-
-
 @pytest.fixture
 def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """40 images in the current folder, one of them unreadable."""
@@ -207,7 +195,7 @@ def test_pseudo_classifiers_are_those_of_one_machine(inline: None, tmp_path: Pat
 @given(
     st.integers(0, 1 << 30), st.sampled_from(["euclidean", "cosine", "dot"]), st.sampled_from(["float16", "float32", "float64"])
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_search_is_that_of_one_machine(
     inline: None, monkeypatch: pytest.MonkeyPatch, seed: int, metric: str, kind: str
 ) -> None:
@@ -264,10 +252,17 @@ def test_without_an_address_ray_is_started_and_ended(tmp_path: Path) -> None:
     assert (written.method, written.space) == ("mean", "old")
 
 
-def test_what_is_needed_for_ray(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_needed_for_ray(
+    capsys: pytest.CaptureFixture[str], address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vectors, labels = clusters()
     Features(vectors, labels).save(tmp_path / "old")
     command = ("pseudo", "--features", tmp_path / "old", "--out", tmp_path / "p.safetensors", "--engine", "ray")
+    message = complaint(capsys, 1, *command, "--address", "127.0.0.1:9")
+    assert (
+        message == f"this program is connected to the Ray cluster at {address}, not to 127.0.0.1:9; call ray.shutdown() first"
+    )
+    monkeypatch.setattr(workers.ray, "is_initialized", lambda: False)
     message = complaint(capsys, 1, *command, "--address", "127.0.0.1:9")
     assert re.fullmatch(r"no Ray cluster at 127.0.0.1:9 \(.*refused\); start one with `ray start --head`", message)
     monkeypatch.setitem(sys.modules, "ray", None)

@@ -22,7 +22,7 @@ WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
     """Keep every other process, and every other call of this one, from writing `folder`.
 
     The operating system holds the lock, on the file `.lock` in the folder, and lets it go when the process ends, however
@@ -35,6 +35,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     Args:
         folder: made if it is not there, and removed again if nothing was put into it.
+        patience: seconds to wait for another process.
 
     Raises:
         DataError: another process holds the lock (the message names it), or the disk is full.
@@ -42,7 +43,7 @@ def locked(folder: Path) -> Iterator[None]:
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     descriptor = None
     try:
-        descriptor = _acquire(folder / LOCK)
+        descriptor = _acquire(folder / LOCK, patience)
         if descriptor is not None:
             remove_all_leftovers(folder)
         yield
@@ -54,9 +55,9 @@ def locked(folder: Path) -> Iterator[None]:
                 place.rmdir()
 
 
-def _acquire(path: Path) -> int | None:
+def _acquire(path: Path, patience: float) -> int | None:
     """An open file with the lock on it; None where there can be none."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while (descriptor := _open(path)) is not None:
         try:
             _take(descriptor)

@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import ConfigError
+from .engine import Engine, connected
 from .live import Live, adapter_of
 from .output import show, tell
 
@@ -19,6 +20,8 @@ def translate(
     batch_size: int | None = None,
     rate: float | None = None,
     json: bool = False,
+    engine: Engine = "local",
+    address: str | None = None,
 ) -> int:
     """Every stored vector through the plan's gallery map, into a second vector beside it; run it again to resume.
 
@@ -33,13 +36,23 @@ def translate(
         batch_size: rows that are read and written together; by default as the store likes it.
         rate: most rows per second, to be gentle to a store in production.
         json: figures as JSON on stdout.
+        engine: where it runs: here, or on a Ray cluster, whose workers open the index themselves, each a part of it.
+        address: host:port of the cluster, or auto; without one it is started here.
     """
     from dataclasses import asdict
 
     from ..adapters.methods import GALLERY
     from ..migration.translate import translate as run
 
-    done = run(live.open(), adapter_of(plan, GALLERY), live.to, space=new_space, batch=batch_size, rate=rate, tell=tell)
+    options: dict[str, Any] = {"space": new_space, "batch": batch_size, "rate": rate, "tell": tell}
+    adapter = adapter_of(plan, GALLERY)
+    with connected(engine, address) as cluster:
+        if cluster:
+            from ..migration.parallel import translate as run_parts
+
+            done = run_parts(live.open(), live.index, adapter, live.to, **options)
+        else:
+            done = run(live.open(), adapter, live.to, **options)
     show(asdict(done) if json else str(done))
     tell(f"next: compatlearn backfill, or search with new queries; back: compatlearn rollback --to {live.to}")
     return 0

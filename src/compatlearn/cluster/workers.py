@@ -6,8 +6,10 @@ import pickle
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ get, put = ray.get, ray.put  # memory that workers share
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """A connection to a cluster.
+    """A connection to a cluster; a program that is connected already stays so, and its workers stay warm.
 
     Args:
         address: host:port or auto; None starts a cluster on this machine for as long as the connection lasts.
@@ -33,8 +35,16 @@ def connected(address: str | None) -> Iterator[None]:
         Nothing.
 
     Raises:
-        ConfigError: there is no cluster at the address.
+        ConfigError: there is no cluster at the address, or this program is connected to another one.
     """
+    if ray.is_initialized():
+        here = ray.get_runtime_context().gcs_address
+        if address not in (None, "auto", here):
+            raise ConfigError(
+                f"this program is connected to the Ray cluster at {here}, not to {address}; call ray.shutdown() first"
+            )
+        yield
+        return
     local: dict[str, Any] = {} if address else {"include_dashboard": False}
     with redirect_stdout(sys.stderr):  # Ray reports dead workers there
         try:
@@ -70,7 +80,13 @@ def capacity(*, gpu: bool = True) -> tuple[int, dict[str, int]]:
 
 
 def each(
-    work: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], what: str, *, gpu: bool = True, stay: bool = False
+    work: Callable[..., Any],
+    tasks: Sequence[tuple[Any, ...]],
+    what: str,
+    *,
+    gpu: bool = True,
+    stay: bool = False,
+    attempts: int | None = None,
 ) -> Iterator[Any]:
     """Call `work` on every task, and report progress on stderr.
 
@@ -80,6 +96,7 @@ def each(
         what: name of the tasks in the report, in the plural.
         gpu: whether workers use GPUs, if there are any.
         stay: whether processes stay from the first task to the last, so that each builds what `work` caches only once.
+        attempts: how often a task may be begun whose process dies again and again; None: Ray Data goes on for ever.
 
     Yields:
         What `work` returns, in any order.
@@ -88,7 +105,7 @@ def each(
         CompatlearnError: raised by `work`.
         OSError: raised by `work`.
         MemoryError: raised by `work`.
-        DataError: Ray has given up.
+        DataError: Ray has given up, or a task has ended its process too often.
     """
     if not tasks:
         return
@@ -96,6 +113,9 @@ def each(
     options: dict[str, Any] = {"fn_kwargs": {"work": work, "folder": Path.cwd(), "modules": sys.path}, **needs}
     if stay:
         options["compute"] = ray.data.ActorPoolStrategy(size=min(size, len(tasks)), max_tasks_in_flight_per_actor=1)
+    if attempts is not None:
+        counter = ray.remote(num_cpus=0)(_Counter).remote()
+        options["fn_kwargs"]["begun"] = partial(_begun, counter, attempts, what)
     rows = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks))
     try:
         for done, row in enumerate(rows.map(_Worker if stay else _run, **options).iter_rows(), 1):
@@ -112,11 +132,19 @@ def each(
         raise DataError(f"Ray gave the job up ({reason}); look at its logs, then run the same command again") from error
 
 
-def _run(row: dict[str, Any], work: Callable[..., Any], folder: Path, modules: list[str]) -> dict[str, Any]:
+def _run(
+    row: dict[str, Any],
+    work: Callable[..., Any],
+    folder: Path,
+    modules: list[str],
+    begun: Callable[[bytes], None] | None = None,
+) -> dict[str, Any]:
     """One task, in a worker. An error is returned like a result: Ray would wrap it in pages of its own."""
     try:
         os.chdir(folder)  # names mean what they mean to the command
         sys.path += [entry for entry in modules if entry not in sys.path]
+        if begun is not None:
+            begun(row["task"])
         outcome = work(*pickle.loads(row["task"]))
     except (CompatlearnError, OSError, MemoryError, torch.OutOfMemoryError) as error:
         outcome = error
@@ -128,3 +156,21 @@ class _Worker:
 
     def __call__(self, row: dict[str, Any], **known: Any) -> dict[str, Any]:
         return _run(row, **known)
+
+
+class _Counter:
+    """How often each task was begun, in a process that outlives those of the tasks."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[bytes] = Counter()
+
+    def begin(self, task: bytes) -> int:
+        self.counts[task] += 1
+        return self.counts[task]
+
+
+def _begun(counter: Any, attempts: int, what: str, task: bytes) -> None:
+    if get(counter.begin.remote(task)) > attempts:
+        raise DataError(
+            f"one of the {what} has ended its process {attempts} times ({pickle.loads(task)[0]}); give a worker more memory"
+        )

@@ -11,15 +11,17 @@ from ..arrays import as_numpy, check_rows
 from ..errors import ConfigError, IncompatibleError, first_few
 from ..features.features import Features
 from ..features.values import Values
-from ..locks import locked
+from ..locks import PATIENCE, locked
 from ..metric import Metric, check_metric
 from .checks import check_queries
 from .hits import Hits
+from .parts import WHOLE, Part, ranges
 from .second import Block
 from .slots import MANIFEST, Slots, create, discard
 from .streamed import search_blocks
 
 READ = 16_384  # rows that are read together
+TURN = 60.0  # seconds that one of several writers waits for the others
 
 
 @runtime_checkable
@@ -82,7 +84,7 @@ class Beside:
     """
 
     def __init__(self, first: First, folder: Path, name: str) -> None:
-        self.first, self.folder, self.name = first, folder, name
+        self.first, self.folder, self.name, self.patience = first, folder, name, PATIENCE
         self.slots = Slots(folder)
         self.metric: Metric = check_metric(self.slots.facts["metric"])
         self.dimension = int(self.slots.facts["dimension"])
@@ -141,14 +143,23 @@ class Beside:
             raise IncompatibleError(f"{missing.sum()} of {len(wanted)} ids have no vector in {self.folder} (first: {few})")
         return Features(self.slots.vectors[slots], ids=wanted, space=self.space)
 
-    def blocks(self, batch: int = 1_000) -> Iterator[Block]:
-        """As `Second.blocks`: of the ids that are there at the beginning, each block as the file is when it is read."""
+    def blocks(self, batch: int = READ, part: Part = WHOLE) -> Iterator[Block]:
+        """As `Second.blocks`: of the ids that are there at the beginning, each block as the file is when it is read.
+
+        Whoever takes a part is one of several writers, and waits until the others are done with their blocks.
+        """
+        self.patience = PATIENCE if part == WHOLE else TURN
         self.first.renew()
-        ids = self.first.items()
+        ids = self.first.items()[part.first : part.last]
         for start in range(0, len(ids), batch):
             found = self.block(ids[start : start + batch])
             if len(found):
                 yield found
+
+    def parts(self, count: int) -> list[Part]:
+        """As `Divisible.parts`: ranges of row numbers."""
+        rows = len(self.first.items())
+        return ranges([place * rows // count for place in range(1, count)])
 
     def block(self, ids: Values) -> Block:
         """As `Second.block`."""
@@ -171,7 +182,7 @@ class Beside:
         check_rows(vectors, "the second vectors", nonzero=self.metric == "cosine")
         if vectors.shape != (len(block), self.dimension):
             raise IncompatibleError(f"{self.folder} takes ({len(block)}, {self.dimension}) vectors here, not {vectors.shape}")
-        with locked(self.folder):
+        with locked(self.folder, self.patience):
             self.slots.renew()
             self.slots.recover()
             kept = np.flatnonzero(self._unchanged(block))

@@ -32,8 +32,11 @@ def settled(block: Block, said: str) -> Bool[np.ndarray, " m"]:
 
 def changed(block: Block) -> Bool[np.ndarray, " m"]:
     """(m,) whether a row has a stamp, and another first vector than the stamp was made of."""
-    pairs = zip(block.stamps.tolist(), digests_of(block.old), strict=True)
-    return np.array([bool(stamp) and not stamp.endswith(f"#{digest}") for stamp, digest in pairs], dtype=bool)
+    found = block.stamps != ""
+    if found.any():  # nothing is digested for rows that have no stamp yet
+        pairs = zip(block.stamps[found].tolist(), digests_of(block.old[found]), strict=True)
+        found[found] = [not stamp.endswith(f"#{digest}") for stamp, digest in pairs]
+    return found
 
 
 def forgotten(block: Block) -> Bool[np.ndarray, " m"]:

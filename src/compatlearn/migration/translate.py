@@ -1,5 +1,6 @@
 """Translate: every stored vector through the gallery's map, into a second vector beside it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -10,7 +11,7 @@ from ..adapters.adapter import Adapter
 from ..adapters.methods import GALLERY
 from ..adapters.task import Tell, silent
 from ..errors import ConfigError, DataError, IncompatibleError
-from ..indexes.second import Second, Upgradable, mark, mark_of
+from ..indexes.second import Block, Second, Upgradable, mark, mark_of
 from .marks import after_change, new_stamps, settled
 from .pace import Pace
 
@@ -81,22 +82,41 @@ def translate(
     second, said = opened(index, adapter, name, space)
     pace, written, kept, left = Pace(len(index), "translated", rate, tell), 0, 0, 0
     for _ in range(PASSES):
-        kept = left = done = 0
-        for block in second.blocks() if batch is None else second.blocks(batch):
-            todo = ~settled(block, said)
-            kept += int((~todo).sum())
-            if todo.any():
-                some = block.take(todo)
-                count = second.write(some, adapter.transform(some.old), new_stamps(some, said))
-                done += count
-                left += len(some) - count
-                pace.went(count)
+        done, kept, left = translate_rows(
+            second, adapter, said, second.blocks() if batch is None else second.blocks(batch), pace
+        )
         written += done
         left = max(left, second.counts().get("", 0))  # what was inserted while the pass went on is left too
         if not left:
             break
     checked = check(second, adapter, said)
     return Translated(written, max(0, kept - (written - done)), left, pace.seconds, checked)
+
+
+def translate_rows(second: Second, adapter: Adapter, said: str, blocks: Iterable[Block], pace: Pace) -> tuple[int, int, int]:
+    """One pass over some rows: those that are not settled get their vector and stamp.
+
+    Args:
+        second: where to.
+        adapter: the map.
+        said: its mark.
+        blocks: the rows.
+        pace: counts them, and holds them up where they go too fast.
+
+    Returns:
+        How many rows were written, were settled before, and were changed by others meanwhile.
+    """
+    written = kept = left = 0
+    for block in blocks:
+        todo = ~settled(block, said)
+        kept += int((~todo).sum())
+        if todo.any():
+            some = block.take(todo)
+            count = second.write(some, adapter.transform(some.old), new_stamps(some, said))
+            written += count
+            left += len(some) - count
+            pace.went(count)
+    return written, kept, left
 
 
 def opened(index: Upgradable, adapter: Adapter, name: str, space: str = "") -> tuple[Second, str]:

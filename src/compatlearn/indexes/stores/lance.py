@@ -23,11 +23,14 @@ from ...metric import Metric
 from ..address import parts_of, table_and_column
 from ..checks import check_metric_of, check_queries
 from ..hits import Hits
+from ..parts import WHOLE, Part, ranges
 from ..second import SPACE, Block, mark_of
 from .lance_table import KEY, METRICS, LanceTable, identifier, lists, literal, texts, vectors
 
 FORM = "lancedb:DIR#table.column"
 QUERIES = 64  # that LanceDB is asked at once
+LEAST, MOST = 10_000, 100_000  # rows of a block, where nobody says how many
+SAMPLED = 100  # ids for every part, that are looked at to find out where it begins
 
 
 def open_store(address: str, metric: str | None) -> "LanceIndex":
@@ -174,10 +177,23 @@ class LanceSecond(LanceIndex):
             )
         self.dimension, self.space = self.table.dimension(name), self.table.note(name).get("space", "")
 
-    def blocks(self, batch: int = 10_000) -> Iterator[Block]:
-        """As `Second.blocks`: of one version, which holds nobody up; what changes meanwhile is for the next round."""
-        for rows in self.table.batches(self._columns(), self._filled(self.first), batch):
-            yield self._block(rows)
+    def blocks(self, batch: int | None = None, part: Part = WHOLE) -> Iterator[Block]:
+        """As `Second.blocks`: of one version, which holds nobody up; what changes meanwhile is for the next round.
+
+        A write costs a pass over the table, so blocks are a tenth of it unless `batch` says otherwise, up to 100,000 rows.
+        """
+        rows = batch or min(MOST, max(LEAST, self.table.read(lambda table: table.count_rows()) // 10))
+        for found in self.table.batches(self._columns(), self._filled(self.first) if part == WHOLE else _within(part), rows):
+            filled = found.filter(found[self.first.name].is_valid())  # asked for this, LanceDB reads all vectors of the table
+            if len(filled):
+                yield self._block(filled)
+
+    def parts(self, count: int) -> list[Part]:
+        """As `Divisible.parts`: between quantiles of the ids, in a sample of them."""
+        step = max(1, len(self.first) // (SAMPLED * count))
+        some = [self.table.ids(rows)[::step] for rows in self.table.batches([KEY], f"{KEY} IS NOT NULL", 100_000)]
+        ids = np.sort(np.concatenate(some)) if some else np.zeros(0)
+        return ranges([ids[place * len(ids) // count].item() for place in range(1, count)] if len(ids) else [])
 
     def block(self, ids: Values) -> Block:
         """As `Second.block`."""
@@ -233,3 +249,9 @@ class LanceSecond(LanceIndex):
             return int(asked.execute(source).num_updated_rows)
 
         return self.table.change(merge)
+
+
+def _within(part: Part) -> str:
+    """The condition of the rows of a part."""
+    ends = ((">=", part.first), ("<", part.last))
+    return " AND ".join(f"{identifier(KEY)} {sign} {literal(end)}" for sign, end in ends if end is not None)

@@ -15,11 +15,13 @@ from ...metric import Metric
 from ..address import parts_of, table_and_column
 from ..checks import check_metric_of, check_queries
 from ..hits import Hits
+from ..parts import WHOLE, Part, ranges
 from ..second import SPACE, Block
-from .postgres import KINDS, Postgres, vectors_of
+from .postgres import KINDS, Postgres, quoted, vectors_of
 
 FORM = "postgresql://USER@HOST/DATABASE#table.column"
 LOCK = "3s"  # that a change of the table waits for others, before it lets them pass and tries again
+PAGES = 4096  # of a table, that are looked at to find out where its parts begin
 ROWS = "compatlearn_rows"
 UPDATE = f"""
 WITH free AS (
@@ -236,14 +238,24 @@ class PgSecond(PgIndex):
             )
         self.kind, self.space, self.dimension = facts.kind, facts.note.get("space", ""), facts.dimension
 
-    def blocks(self, batch: int = 1_000) -> Iterator[Block]:
-        """As `Second.blocks`: in the order of the key, one page after the other."""
+    def blocks(self, batch: int = 1_000, part: Part = WHOLE) -> Iterator[Block]:
+        """As `Second.blocks`: in the order of the key, one page after the other; the bounds of a part are keys as text."""
         page = "SELECT {k}, {f}, coalesce({s}, ''), xmin::text FROM {t} WHERE {f} IS NOT NULL"
-        last: tuple[str, ...] = ()
-        order = " ORDER BY {k} LIMIT %s"
-        while rows := self._all(page + (" AND {k} > %s::text::{key}" if last else "") + order, *last, batch):
+        page += "" if part.last is None else " AND {k} < %s::text::{key}"
+        begin = "" if part.first is None else " AND {k} >= %s::text::{key}"
+        last = [] if part.last is None else [part.last]
+        first = [] if part.first is None else [part.first]
+        while rows := self._all(page + begin + " ORDER BY {k} LIMIT %s", *last, *first, batch):
             yield self._block(rows)
-            last = (str(rows[-1][0]),)
+            begin, first = " AND {k} > %s::text::{key}", [str(rows[-1][0])]
+
+    def parts(self, count: int) -> list[Part]:
+        """As `Divisible.parts`: between quantiles of the key, in a sample of the table's pages."""
+        [[pages]] = self._all("SELECT pg_relation_size(%s::regclass) / current_setting('block_size')::int", quoted(self.table))
+        shares = [place / count for place in range(1, count)]
+        statement = "SELECT percentile_disc(%s::float8[]) WITHIN GROUP (ORDER BY {k})::text[] FROM {t} TABLESAMPLE SYSTEM (%s)"
+        [[bounds]] = self._all(statement, shares, min(100.0, 100 * PAGES / max(1, pages)))
+        return ranges(bounds or [])
 
     def block(self, ids: Values) -> Block:
         """As `Second.block`."""
