@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from ..errors import ConfigError
 from ..metric import Cluster, Metric
+from .by_id import contents_by_id
 from .columns import Columns
 from .judgements import relevance_of
 from .live import approximation, is_live, open_index, redacted, stored_in
@@ -35,6 +36,7 @@ def plan(
     qrels: Path | None = None,
     clicks: Path | None = None,
     items: str | None = None,
+    items_column: str | None = None,
     queries: str | None = None,
     new_model: str | None = None,
     old_model: str | None = None,
@@ -78,7 +80,10 @@ def plan(
         qrels: judgements: which items answer which query. Without them the labels decide, where both sides have them; else
             the new model's own ranking.
         clicks: in place of judgements: a table of query_id, item_id and perhaps count, as for `evaluate`.
-        items: texts or pictures of the gallery, by the ids of the index: as --data of `extract`.
+        items: texts or pictures of the gallery, by the ids of the index: as --data of `extract`, or `module:function`, which is
+            called with a list of ids and returns a text or a picture of Pillow for each.
+        items_column: in place of items: a column of text of the live index, a key of its payload or metadata, or Chroma's
+            `document`; read of the items that are embedded or shown.
         queries: the same of the queries.
         new_model: what embeds pairs and queries: as --model of `extract` for texts or pictures.
         old_model: what embeds the queries as the index was embedded; without --index also the gallery.
@@ -106,12 +111,13 @@ def plan(
         raise ConfigError(f"--budget is a share from 0 to 1 and --goal one above 0; got {budget:g} and {goal:g}")
     relevance = relevance_of(qrels, clicks)
     source = None
-    if any(one is not None for one in (items, queries, new_model, old_model)):
-        content, model = _required(items, new_model, paths)
+    if any(one is not None for one in (items, items_column, queries, new_model, old_model)):
+        by_id = contents_by_id(items, items_column, index)
+        content, model = _required(items if by_id is None else by_id.name, new_model, paths)
         names = {"text_column": text_column, "columns": columns, "text_model": text_model}
         draw = {"pairs": pairs, "sampling": sampling, "seed": seed, "whole": embed_gallery}
         known = {"index": where if index is None else stored_in(index), "old_queries": old_queries}
-        source = open_source(Request(out, content, queries, model, old_model, **known, **draw, **names))  # type: ignore[arg-type]
+        source = open_source(Request(out, content, by_id, queries, model, old_model, **known, **draw, **names))  # type: ignore[arg-type]
     live = {} if index is None or source is not None else {"old_gallery": stored_in(index)}
     vectors: dict[str, Any] = dict(_loaded(paths, live, columns) if source is None else source.vectors)
     from .. import __version__

@@ -1,0 +1,193 @@
+"""`plan --index` on live stores: contents by id, a part of what is large, and the index as it is beside exact search."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from samples import call, complaint, quick_plans
+from stores import STORES, Store
+
+N, QUERIES, CLASSES, PAIRS = 160, 50, 5, 60
+LABELS = np.arange(N + QUERIES) % CLASSES
+ASKED: list[list[object]] = []
+EMBEDDED: list[str] = []
+
+
+def vectors(seed: int, width: int, spread: float, noise: float) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    centres = spread * random.normal(size=(CLASSES, width))
+    return (centres[LABELS] + noise * random.normal(size=(len(LABELS), width))).astype(np.float32)
+
+
+NEW, OLD = vectors(0, 8, 3.0, 1.0), vectors(2, 6, 1.0, 1.2)
+
+
+def embed(texts: list[str]) -> np.ndarray:
+    """`text of 7` is item 7, `query 7` the seventh query."""
+    EMBEDDED.extend(texts)
+    return NEW[[int(one.split()[-1]) + N * one.startswith("query") for one in texts]]
+
+
+def contents(ids: list[int]) -> list[str | None]:
+    ASKED.append(ids)
+    return [f"text of {one}" for one in ids]
+
+
+def pictures(ids: list[int]) -> list[Image.Image]:
+    ASKED.append(ids)
+    return [Image.new("L", (4, 3), int(one)) for one in ids]
+
+
+def see(some: list[Image.Image]) -> np.ndarray:
+    return NEW[[one.getpixel((0, 0))[0] for one in some]]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_plans(monkeypatch)
+    ASKED.clear()
+    EMBEDDED.clear()
+
+
+@pytest.fixture(params=["pgvector", "lancedb", "qdrant", "chroma"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    with STORES[request.param](tmp_path, np.arange(N), OLD[:N], "cosine") as made:
+        yield made
+
+
+@pytest.fixture
+def lance(tmp_path: Path) -> Iterator[Store]:
+    with STORES["lancedb"](tmp_path, np.arange(N), OLD[:N], "cosine") as made:
+        yield made
+
+
+def flags(store: Store, folder: Path, *, model: str = "embed") -> tuple[object, ...]:
+    """A command without its items: judgements say which items answer which query."""
+    lines = [json.dumps({"id": f"q{row}", "text": f"query {row}"}) for row in range(QUERIES)]
+    (folder / "queries.jsonl").write_text("\n".join(lines))
+    np.savez(folder / "asked.npz", vectors=OLD[N:], ids=[f"q{row}" for row in range(QUERIES)])
+    right = [(q, item) for q in range(QUERIES) for item in range(N) if LABELS[N + q] == LABELS[item]]
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(f"q{q}\t{item}\t1\n" for q, item in right))
+    sides = ("--queries", folder / "queries.jsonl", "--old-queries", folder / "asked.npz", "--qrels", folder / "qrels.tsv")
+    draw = ("--new-model", f"test_plan_index:{model}", "--pairs", PAIRS, "--out", folder / "plan")
+    return ("plan", "--index", store.address, *sides, *draw)
+
+
+def column(store: Store) -> str:
+    return "document" if store.address.startswith("chroma") else "content"
+
+
+def test_contents_from_the_stores_own_column(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, *flags(store, tmp_path), "--items-column", column(store), "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["pairs"], found["items"], found["primary"]) == (PAIRS, N, "ndcg10")
+    assert len(EMBEDDED) == PAIRS + QUERIES  # of no other items
+    page = (tmp_path / "plan" / "plan.html").read_text()
+    assert f"text of {found['examples'][0]['after'][0]}" in page
+
+
+def test_a_column_that_is_not_there(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = complaint(capsys, 1, *flags(store, tmp_path), "--items-column", 'bdy"; --', progress=True)
+    assert "bdy" in said
+    assert not (tmp_path / "plan" / "plan.json").exists()
+
+
+def test_a_column_of_something_else(lance: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = complaint(capsys, 1, *flags(lance, tmp_path), "--items-column", "embedding", progress=True)
+    assert "holds fixed_size_list" in said
+
+
+def test_contents_from_a_function(lance: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, *flags(lance, tmp_path), "--items", "test_plan_index:contents", "--json")
+    assert code == 0, err
+    assert json.loads(out)["pairs"] == PAIRS
+    assert sorted({one for page in ASKED for one in page}) != list(range(N))
+
+
+def test_pictures_from_a_function(lance: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = [Image.new("L", (4, 3), N + row) for row in range(QUERIES)]
+    (tmp_path / "queries" / "all").mkdir(parents=True)
+    for row, one in enumerate(shown):
+        one.save(tmp_path / "queries" / "all" / f"{row}.png")
+    arguments = [
+        tmp_path / "queries" if str(one).endswith("queries.jsonl") else one for one in flags(lance, tmp_path, model="see")
+    ]
+    place = arguments.index("--old-queries")
+    del arguments[place : place + 4]
+    code, out, err = call(capsys, *arguments, "--items", "test_plan_index:pictures", "--json")
+    assert code == 0, err
+    assert (json.loads(out)["pairs"], json.loads(out)["primary"]) == (PAIRS, "agreement")
+    assert max(map(len, ASKED)) == PAIRS
+
+
+def short(ids: list[int]) -> list[str]:
+    return [f"text of {one}" for one in ids[:-1]]
+
+
+def wrong(ids: list[int]) -> list[object]:
+    return [f"text of {one}" for one in ids[:-1]] + [3]
+
+
+def both(ids: list[int]) -> list[object]:
+    return [*contents(ids[:-1]), *pictures(ids[-1:])]
+
+
+def broken(ids: list[int]) -> list[str]:
+    raise KeyError("shop")
+
+
+def gone(ids: list[int]) -> list[None]:
+    return [None] * len(ids)
+
+
+def lonely(ids: list[int]) -> str:
+    return "text"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("short", "was given 60 ids (first: id 1) and returned 59 contents; it must return a list with one content for each"),
+        ("lonely", "returned text; it must return a list with one content for each"),
+        ("wrong", "returned int for id 158; contents are texts, or all of them pictures of Pillow"),
+        ("both", "returned texts and pictures"),
+        ("broken", "failed on 60 ids (first: id 1): KeyError: 'shop'"),
+        ("gone", "has no text for any of 60 items (first: id 1)"),
+        ("missing", "cannot import 'test_plan_index:missing'"),
+        ("pictures", "gives pictures and --queries"),
+    ],
+)
+def test_functions_that_cannot_be_used(
+    name: str, says: str, lance: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = complaint(capsys, 1, *flags(lance, tmp_path), "--items", f"test_plan_index:{name}", progress=True)
+    assert f"test_plan_index:{name}" in said
+    assert says in said
+
+
+def some(ids: list[int]) -> list[str | None]:
+    return [None if one % 20 == 3 else " " if one % 20 == 13 else f"text of {one}" for one in ids]
+
+
+def test_items_without_contents_are_left_out_by_id(lance: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, err = call(capsys, *flags(lance, tmp_path), "--items", "test_plan_index:some", "--json")
+    line = next(one for one in err.splitlines() if "have no text" in one)
+    left = PAIRS - json.loads(out)["pairs"]
+    assert left > 0
+    assert f"{left} of {PAIRS} items have no text in test_plan_index:some (first: id " in line
+
+
+def test_contents_by_id_need_an_index(lance: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = flags(lance, tmp_path)
+    without = ("plan", *given[3:])
+    said = complaint(capsys, 1, *without, "--items", "test_plan_index:contents")
+    assert "--items test_plan_index:contents gives contents of ids; give --index" in said
+    said = complaint(capsys, 1, *without, "--items-column", "content")
+    assert "--items-column content is a column of a live index; give its address by --index" in said
+    said = complaint(capsys, 1, *given, "--items-column", "content", "--items", "items.jsonl")
+    assert "--items and --items-column both say where the contents are" in said
