@@ -2,12 +2,18 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from compatlearn.errors import IncompatibleError
+from compatlearn.features.features import Features
+from compatlearn.upgrade import given, part
+from compatlearn.upgrade.part import read_part
 from samples import call, complaint, quick_plans
 from stores import STORES, Store
 
@@ -191,3 +197,79 @@ def test_contents_by_id_need_an_index(lance: Store, tmp_path: Path, capsys: pyte
     assert "--items-column content is a column of a live index; give its address by --index" in said
     said = complaint(capsys, 1, *given, "--items-column", "content", "--items", "items.jsonl")
     assert "--items and --items-column both say where the contents are" in said
+
+
+# a part of what is large
+
+
+@dataclass
+class Endless:
+    """An index that is too large to be held: it makes its rows as they are read."""
+
+    ids: np.ndarray
+    block: int = 100
+    most: int = 0
+
+    def scan(self, batch: int = 10_000) -> Iterator[Features]:
+        for start in range(0, len(self.ids), self.block):
+            some = self.ids[start : start + self.block]
+            numbers = some.astype(np.int64)
+            yield Features(np.stack([numbers, -numbers], axis=1).astype(np.float32), ids=some, space="old@1")
+
+    def read(self, ids: Any) -> Features:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("kind", [np.int64, str])
+def test_a_part_of_a_large_index_is_drawn_at_random(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(given, "SEARCHED", 500)
+    ids, keep = np.arange(1, 20_001).astype(kind), np.array(["17", "19999", "nobody"])
+    held = []
+    draw = part._Held._draw
+    monkeypatch.setattr(part._Held, "_draw", lambda self: (held.append(sum(map(len, self.blocks))), draw(self))[1])
+    found = read_part(Endless(ids), keep)
+    assert found.items == 20_000
+    assert len(found.features) in (500, 501, 502)
+    assert {17, 19_999} <= set(found.features.ids.astype(int).tolist())
+    assert (np.sort(found.features.ids) == found.features.ids).all()
+    np.testing.assert_array_equal(found.features.vectors[:, 0], found.features.ids.astype(np.float32))
+    assert max(held) <= 1.25 * 500 + 100 + 2  # rows in memory: the drawn ones, a quarter more, and a block
+    numbers = found.features.ids.astype(int)
+    assert abs(np.mean(numbers <= 10_000) - 0.5) < 0.07  # from everywhere
+    assert abs(np.mean(numbers % 2) - 0.5) < 0.07
+    order = np.random.default_rng(0).permutation(len(ids))
+    again = read_part(Endless(ids[order], block=7_000), keep)
+    assert again.features.ids.tolist() == found.features.ids.tolist()  # in whatever order the rows come
+    assert read_part(Endless(ids), keep, seed=1).features.ids.tolist() != found.features.ids.tolist()
+
+
+def test_a_part_of_a_small_index_is_all_of_it() -> None:
+    found = read_part(Endless(np.arange(300)[::-1].copy()), np.array(["5"]))
+    assert (found.items, found.features.ids.tolist()) == (300, list(range(300)))
+
+
+def test_of_the_items_only_those_that_are_named() -> None:
+    index = Endless(np.arange(300))
+    found = read_part(index, np.array([5, 200]), among=np.arange(100, 120))
+    assert (found.items, found.features.ids.tolist()) == (300, list(range(100, 120)))
+    with pytest.raises(IncompatibleError, match=r"2 of 3 ids of the items are not in the index \(first: 300, 301\)"):
+        read_part(index, np.array([5]), among=np.array([7, 300, 301]))
+
+
+def test_costs_are_of_the_whole_index(
+    lance: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(given, "SEARCHED", 130)
+    arguments = flags(lance, tmp_path)
+    right = [(q, 10 * (q % 4) + LABELS[N + q]) for q in range(QUERIES)]  # 20 items
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(f"q{q}\t{item}\t1\n" for q, item in right))
+    code, out, err = call(capsys, *arguments, "--items-column", "content", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["items"] == N
+    rungs = {one["name"]: one for one in found["rungs"]}
+    assert rungs["backfill"]["cost"]["encoder_items"] == N - PAIRS
+    assert rungs["translated"]["cost"]["bytes_written"] == N * 8 * 4
+    note = next(one for one in found["notes"] if "are searched" in one)
+    assert f"of {N - PAIRS} items are searched: the " in note
+    assert len({item for _, item in right}) == 20

@@ -10,7 +10,6 @@ from ..metric import Metric
 ASKED = 200  # queries that an approximate index is judged with
 
 if TYPE_CHECKING:
-    from ..features.features import Features
     from ..indexes.second import Second, Upgradable
 
 
@@ -66,13 +65,6 @@ def open_index(address: str | None, metric: Metric | None, space: str = "") -> A
     from ..indexes.open import open_index as look
 
     return look(address, metric=metric, space=space)
-
-
-def stored_in(index: Any) -> "Features":
-    """All vectors of a live index, in memory."""
-    from ..upgrade.plan import as_features
-
-    return as_features(index)
 
 
 def approximation(index: Any, plan: Any, vectors: dict[str, Any]) -> list[str]:

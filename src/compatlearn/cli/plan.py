@@ -12,7 +12,7 @@ from ..metric import Cluster, Metric
 from .by_id import contents_by_id
 from .columns import Columns
 from .judgements import relevance_of
-from .live import approximation, is_live, open_index, redacted, stored_in
+from .live import approximation, is_live, open_index, redacted
 from .out import check_out_folder
 from .output import show, tell
 from .plan_source import Request, open_source
@@ -116,10 +116,9 @@ def plan(
         content, model = _required(items if by_id is None else by_id.name, new_model, paths)
         names = {"text_column": text_column, "columns": columns, "text_model": text_model}
         draw = {"pairs": pairs, "sampling": sampling, "seed": seed, "whole": embed_gallery}
-        known = {"index": where if index is None else stored_in(index), "old_queries": old_queries}
+        known = {"index": where if index is None else index, "relevance": relevance, "old_queries": old_queries}
         source = open_source(Request(out, content, by_id, queries, model, old_model, **known, **draw, **names))  # type: ignore[arg-type]
-    live = {} if index is None or source is not None else {"old_gallery": stored_in(index)}
-    vectors: dict[str, Any] = dict(_loaded(paths, live, columns) if source is None else source.vectors)
+    vectors: dict[str, Any] = dict(_loaded(paths, index, columns) if source is None else source.vectors)
     from .. import __version__
     from ..report.plan_page import write_plan_page
     from ..upgrade.carry import REPORT, save_plan
@@ -127,6 +126,7 @@ def plan(
     from ..upgrade.plan import plan as measure
 
     settings: dict[str, Any] = {"metric": metric, "cluster": cluster, "budget": budget, "goal": goal, "seed": seed}
+    settings["items"] = None if source is None else source.count
     found = measure(**vectors, relevance=relevance, **settings, keep=out / FOLDER, tell=tell)
     if index is not None:
         found = replace(found, notes=(*found.notes, *approximation(index, found, vectors)))
@@ -144,7 +144,8 @@ def plan(
     return 3 if require_gain and not found.gains else 0
 
 
-def _loaded(paths: dict[str, Path | None], live: "dict[str, Features]", columns: Columns) -> "dict[str, Features]":
+def _loaded(paths: dict[str, Path | None], index: Any, columns: Columns) -> "dict[str, Features]":
+    live = {} if index is None else {"old_gallery": index}
     for name, flag in (("old_gallery", "--old-gallery"), ("pairs_new", "--pairs-new")):
         if paths[name] is None and name not in live:
             raise ConfigError(

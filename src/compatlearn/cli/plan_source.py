@@ -13,6 +13,7 @@ from .texts import TextModel
 
 if TYPE_CHECKING:
     from ..data.by_id import ContentsById
+    from ..evaluation.relevance import Relevance
     from ..features.features import Features
     from ..report.plan_page import Shown
     from .medium import Content
@@ -29,7 +30,8 @@ class Request:
         queries: of the queries, or None.
         new_model: what embeds pairs and queries.
         old_model: what embeds the queries and, without an index, the items as the index was embedded; or None.
-        index: old vectors of the items, or None.
+        index: old vectors of the items: a file, a live index, or None.
+        relevance: judgements: the items that they name are read in any case; or None.
         old_queries: old vectors of the queries, or None.
         pairs: how many.
         sampling: how they are drawn.
@@ -46,7 +48,8 @@ class Request:
     queries: str | None
     new_model: str
     old_model: str | None
-    index: "Path | Features | None"
+    index: Any
+    relevance: "Relevance | None"
     old_queries: Path | None
     pairs: int
     sampling: Literal["proportional", "coverage"]
@@ -77,12 +80,14 @@ class Source:
 
     Attributes:
         vectors: the arguments of `compatlearn.plan`.
+        count: items of the live index; None: the gallery is all there is.
         medium: texts or pictures.
         items: the gallery's, or what gives them by id.
         queries: the queries', or None.
     """
 
     vectors: "dict[str, Features]"
+    count: int | None
     medium: Medium
     items: "Content | ContentsById"
     queries: "Content | None"
@@ -113,6 +118,7 @@ class _Opened:
         medium: texts or pictures.
         queries: as they are embedded, or nothing.
         stored: old vectors of the gallery and, where they can be had, of the queries.
+        count: items of the live index; None: the gallery is all there is.
         chosen: (m,) ids of the pairs.
         part: the items that the new model embeds.
         items: all of them, or what gives them by id.
@@ -121,6 +127,7 @@ class _Opened:
     medium: Medium
     queries: "dict[str, Content]"
     stored: "dict[str, Features]"
+    count: int | None
     chosen: Any
     part: "Content"
     items: "Content | ContentsById"
@@ -154,10 +161,10 @@ def open_source(request: Request) -> Source:
         gallery = gallery.take(np.isin(gallery.ids, own.ids))
         vectors["backfill"] = own
     if not opened.queries:
-        return Source(vectors | {"old_gallery": gallery}, medium, opened.items, None)
+        return Source(vectors | {"old_gallery": gallery}, opened.count, medium, opened.items, None)
     vectors["old_gallery"], vectors["new_queries"] = same_classes(gallery, fresh["queries"])
     vectors |= {"old_queries": opened.stored["queries"]} if "queries" in opened.stored else {}
-    return Source(vectors, medium, opened.items, opened.queries["queries"])
+    return Source(vectors, opened.count, medium, opened.items, opened.queries["queries"])
 
 
 def _from_data(request: Request) -> _Opened:
@@ -165,11 +172,12 @@ def _from_data(request: Request) -> _Opened:
     medium = medium_of(request.items, request.queries, request.text_column)
     items, queries = _open(request, medium, request.items), _queries(request, medium)
     _note(request)
-    stored = _stored(request, medium, {"gallery": items, **queries})
+    old, count = _old_vectors(request, queries, items.ids)
+    stored = _stored(request, medium, {"gallery": items, **queries}, old)
     gallery = _gallery(request, items, stored["gallery"])
     chosen = _chosen(request, gallery)
-    part = items if request.whole else _of(items, chosen)
-    return _Opened(medium, queries, stored | {"gallery": gallery}, chosen, part, items)
+    part = _of(items, gallery.ids if request.whole else chosen)
+    return _Opened(medium, queries, stored | {"gallery": gallery}, count, chosen, part, items)
 
 
 def _by_id(request: Request, contents: "ContentsById") -> _Opened:
@@ -181,7 +189,8 @@ def _by_id(request: Request, contents: "ContentsById") -> _Opened:
     asked = None if request.queries is None else medium_of(request.queries, None, request.text_column)
     queries = {} if asked is None else _queries(request, asked)
     _note(request)
-    old = _old_vectors(request)["gallery"]
+    stored, count = _old_vectors(request, queries)
+    old = stored["gallery"]
     order = np.argsort(old.ids, kind="stable")  # not as the store happens to give them: the next run shall draw the same
     ids_from = old.ids_from or "the index"
     gallery = Features(old.vectors[order], None, old.ids[order], old.space, request.items, ids_from=ids_from)
@@ -196,7 +205,8 @@ def _by_id(request: Request, contents: "ContentsById") -> _Opened:
         first = wanted[~np.isin(wanted, part.ids)][0].item()
         tell(f"{lost} of {len(wanted)} items have no text in {request.items} (first: id {first!r}) and are left out")
     chosen = _chosen(request, gallery) if request.whole else wanted
-    return _Opened(medium, queries, _stored(request, medium, queries) | {"gallery": gallery}, chosen, part, contents)
+    stored = _stored(request, medium, queries, stored) | {"gallery": gallery}
+    return _Opened(medium, queries, stored, count, chosen, part, contents)
 
 
 def _open(request: Request, medium: Medium, data: str) -> "Content":
@@ -223,32 +233,39 @@ def _chosen(request: Request, gallery: "Features") -> Any:
     return gallery.ids[sample_pairs(request.pairs, gallery.vectors, by=request.sampling, seed=request.seed)]
 
 
-def _stored(request: Request, medium: Medium, contents: "Mapping[str, Content]") -> "dict[str, Features]":
-    """The old vectors of what is given, where they can be had: of an index, from files, or embedded."""
-    stored = _old_vectors(request)
+def _stored(
+    request: Request, medium: Medium, contents: "Mapping[str, Content]", stored: "dict[str, Features]"
+) -> "dict[str, Features]":
+    """The old vectors that there are, and those that --old-model makes where there are none."""
     if request.old_model is None:
         return stored
     missing = {name: one for name, one in contents.items() if name not in stored}
     return stored | _embedded(request, medium, "old", request.old_model, missing)
 
 
-def _old_vectors(request: Request) -> "dict[str, Features]":
-    """Those of the index and of --old-queries, as far as they are given."""
-    from ..features.features import Features
-
+def _old_vectors(
+    request: Request, queries: "Mapping[str, Content]", items: Any = None
+) -> "tuple[dict[str, Features], int | None]":
+    """Those of the index, of a large live one a part, and of --old-queries, as far as they are given; and its items."""
     sides = {"gallery": request.index, "queries": request.old_queries}
-    stored = {name: side for name, side in sides.items() if isinstance(side, Features)}
     files = {name: side for name, side in sides.items() if isinstance(side, Path)}
-    return stored | (request.columns.load(files) if files else {})
+    stored = request.columns.load(files) if files else {}
+    if request.index is None or "gallery" in files:
+        return stored, None
+    from ..upgrade.part import judged_ids, read_part
+
+    keep = judged_ids(request.relevance, queries["queries"].ids if queries else None)
+    part = read_part(request.index, keep, among=items, seed=request.seed)
+    return stored | {"gallery": part.features}, part.items
 
 
 def _gallery(request: Request, items: "Content", old: "Features") -> "Features":
-    """The old vectors of the items, with their classes; those that --old-model could not read are not among them."""
+    """The old vectors of the items, with their classes; without those that could not be read or were not drawn."""
     import numpy as np
 
     from ..features.features import Features
 
-    kept = items if request.index else _of(items, old.ids)
+    kept = items if isinstance(request.index, Path) else _of(items, old.ids)
     rows = old.align(kept.ids, str(request.index or request.items), request.items, kept.ids_from)
     labels, classes = kept.labels, kept.classes
     if labels is not None and len(np.unique(labels)) < 2:

@@ -52,8 +52,9 @@ def gather(
     backfill: Features | None,
     metric: Metric,
     seed: int,
+    items: int | None = None,
 ) -> Given:
-    """Match everything by id and leave the pairs out of what is searched.
+    """Match everything by id and leave the pairs out of what is searched; `items` are those of the index, if there are more.
 
     Raises:
         DataError: too few pairs, or vectors of length zero where directions count.
@@ -85,8 +86,9 @@ def gather(
     left = np.ones(len(gallery), dtype=bool)
     left[own[chosen][own[chosen] >= 0]] = False
     rest = np.flatnonzero(left)
-    if len(rest) > SEARCHED:
-        rest = _part(rest, _judged_items(gallery, queries, relevance), seed, notes)
+    whole = max(len(gallery), items or 0)
+    if len(rest) > SEARCHED or whole > len(gallery):
+        rest = _part(rest, _judged_items(gallery, queries, relevance), whole - len(gallery), seed, notes)
     new_rows = _new_vectors(rest, known, fresh, gallery, backfill, metric)
     labels = pairs_new.labels if pairs_new.has_labels else None
     pairs = Pairs(
@@ -98,7 +100,7 @@ def gather(
     if queries is not None:
         case = _case(old_gallery, gallery, rest, new_rows, queries, old_queries, relevance, metric, notes)
     asked = None if queries is None else _rows(queries, None, metric)
-    return Given(pairs, case, asked, len(gallery), int((own >= 0).sum()), tuple(notes))
+    return Given(pairs, case, asked, whole, int((own >= 0).sum()), tuple(notes))
 
 
 def _judged_items(gallery: Items, queries: Items | None, relevance: Relevance | None) -> Int[np.ndarray, " k"]:
@@ -108,18 +110,20 @@ def _judged_items(gallery: Items, queries: Items | None, relevance: Relevance | 
     return relevance.at(queries.ids, gallery.ids).judged_items(np.arange(len(queries)))
 
 
-def _part(rest: Int[np.ndarray, " n"], judged: Int[np.ndarray, " k"], seed: int, notes: list[str]) -> Int[np.ndarray, " m"]:
+def _part(
+    rest: Int[np.ndarray, " n"], judged: Int[np.ndarray, " k"], unread: int, seed: int, notes: list[str]
+) -> Int[np.ndarray, " m"]:
     """Of very many items, those that are searched: all that were judged, so that none is missing where it should be found."""
-    judged = np.intersect1d(judged, rest)
+    judged, every = np.intersect1d(judged, rest), len(rest) + unread
     part = sample_items(judged, np.random.default_rng(seed).permutation(rest), SEARCHED)
     if len(judged):
         notes.append(
-            f"{len(part):,} of {len(rest):,} items are searched: the {len(judged):,} that were judged, and others drawn at "
+            f"{len(part):,} of {every:,} items are searched: the {len(judged):,} that were judged, and others drawn at "
             "random; with fewer wrong answers about, every rung, the old queries too, scores higher than in the whole gallery"
         )
     else:
         notes.append(
-            f"{len(part):,} of {len(rest):,} items, drawn at random, are searched; the figures are of this part, not of the "
+            f"{len(part):,} of {every:,} items, drawn at random, are searched; the figures are of this part, not of the "
             "whole gallery"
         )
     return part

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from .fits import keeping
 from .given import Given, gather, with_classes
 from .maps import NEW_HEAD, OLD_HEAD, crossed, fit_maps
 from .measure import ORDER, Part, examples_of, maps_for, measured, orders_of, reason_of, score
+from .part import joined, judged_ids, read_part, together
 from .result import Plan
 from .rungs import RUNGS
 from .truth import DEPTH
@@ -44,6 +45,7 @@ def plan(
     budget: float = 0.1,
     goal: float = GOAL,
     seed: int = 0,
+    items: int | None = None,
     keep: str | Path | None = None,
     tell: Tell = silent,
 ) -> Plan:
@@ -54,7 +56,8 @@ def plan(
     further pairs for the maps that the other half is measured with.
 
     Args:
-        old_gallery: the index: `Features`, something that can be scanned, or (n, d_old) vectors known by row number.
+        old_gallery: the index: `Features`, something that can be scanned, or (n, d_old) vectors known by row number. Of a large
+            index that is scanned no more is held than what is searched: the pairs, the judged items, and others at random.
         pairs_new: new vectors of some of its items, by id; some thousands, drawn from the gallery at random.
         new_queries: (q, d_new) queries by the new model.
         old_queries: the same queries by the old model, by id.
@@ -67,6 +70,7 @@ def plan(
         budget: share of the gallery, in [0, 1], that may be embedded anew.
         goal: share of the best gain within the budget that is enough, in (0, 1].
         seed: of every draw.
+        items: how many the index has, where `old_gallery` is a part of it that was drawn at random; costs are of all.
         keep: a folder of its own, where fits are kept, so that the same call resumes if this one is interrupted; delete it
             afterwards. None: nothing is kept.
         tell: takes lines of progress.
@@ -93,8 +97,14 @@ def plan(
         name: None if one is None else as_features(one)
         for name, one in {"pairs_old": pairs_old, "new": new_queries, "old": old_queries, "backfill": backfill}.items()
     }
-    gallery, fresh = as_features(old_gallery), as_features(pairs_new)
-    given = gather(gallery, fresh, sides["pairs_old"], sides["new"], sides["old"], relevance, sides["backfill"], metric, seed)
+    fresh, given_sides = as_features(pairs_new), (sides["pairs_old"], sides["new"], sides["old"], relevance, sides["backfill"])
+    gallery = old_gallery
+    if not isinstance(old_gallery, Features) and isinstance(old_gallery, Readable):
+        asked = None if sides["new"] is None else sides["new"].ids
+        part = read_part(old_gallery, together(fresh.ids, judged_ids(relevance, asked)), seed=seed)
+        gallery, items = part.features, part.items
+    gallery = as_features(gallery)
+    given = gather(gallery, fresh, *given_sides, metric, seed, items)
     if check_cluster(cluster) == "class":
         given = with_classes(given, sides["new"])
     with keeping(None if keep is None else Path(keep), tell) as fits:
@@ -110,11 +120,7 @@ def as_features(vectors: Vectors) -> Features:
     if isinstance(vectors, Features):
         return vectors
     if isinstance(vectors, Readable):
-        blocks = list(vectors.scan())
-        labels = [block.labels for block in blocks]
-        known: Any = None if any(one is None for one in labels) else np.concatenate(labels)  # type: ignore[arg-type]
-        ids = np.concatenate([block.ids for block in blocks])
-        return Features(np.concatenate([block.vectors for block in blocks]), known, ids, blocks[0].space, ids_from="the index")
+        return joined(list(vectors.scan()))
     return Features(vectors)
 
 
