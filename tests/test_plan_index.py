@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,12 @@ import pytest
 from PIL import Image
 
 from compatlearn.errors import IncompatibleError
+from compatlearn.evaluation.relevance import Relevance
 from compatlearn.features.features import Features
+from compatlearn.indexes.arrays import ArrayIndex
+from compatlearn.indexes.recall import nearest_in_one_pass
 from compatlearn.upgrade import given, part
+from compatlearn.upgrade.live import Answers, ask_index
 from compatlearn.upgrade.part import read_part
 from samples import call, complaint, quick_plans
 from stores import STORES, Store
@@ -273,3 +277,69 @@ def test_costs_are_of_the_whole_index(
     note = next(one for one in found["notes"] if "are searched" in one)
     assert f"of {N - PAIRS} items are searched: the " in note
     assert len({item for _, item in right}) == 20
+
+
+# the index as it is
+
+
+def test_the_live_index_is_asked_exactly_and_as_it_is(lance: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, *flags(lance, tmp_path), "--items-column", "content", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    live = found["live"]
+    assert (live["queries"], live["primary"], live["unknown"]) == (QUERIES, "ndcg10", 0.0)
+    assert [one["name"] for one in live["rungs"]] == ["old", "mapped", "fused"]
+    old = live["rungs"][0]
+    sides = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (OLD[N:], OLD[:N])]
+    nearest = np.argsort(-(sides[0] @ sides[1].T), axis=1)[:, :10]
+    gains = (LABELS[nearest] == LABELS[N:, None]) / np.log2(np.arange(2, 12))
+    assert old["exact"]["value"] == pytest.approx(gains.sum(axis=1).mean() / (1 / np.log2(np.arange(2, 12))).sum(), abs=1e-6)
+    assert old["change"]["value"] == pytest.approx(old["as_is"]["value"] - old["exact"]["value"])
+    assert old["recall"]["value"] > 0.8
+    page = (tmp_path / "plan" / "plan.html").read_text()
+    assert "On the live index" in page
+    assert any(note.startswith("the index as it is finds") and "by exact search" in note for note in found["notes"])
+
+
+class Narrow(ArrayIndex):
+    """An index that finds nothing on one side of its space, as one does that was not built for what it is asked."""
+
+    def search(self, queries: Any, k: int = 10, exact: bool = True, exclude: Any = None) -> Any:
+        hits = super().search(queries, k, exclude=exclude)
+        return hits if exact else replace(hits, indices=np.where(queries[:, :1] < 0, -1, hits.indices))
+
+
+def test_queries_that_lose_recall_are_named() -> None:
+    random = np.random.default_rng(0)
+    gallery = Features(random.normal(size=(300, 4)).astype(np.float32))
+    old = np.abs(random.normal(size=(60, 4))).astype(np.float32)
+    index = Narrow(gallery, metric="cosine")
+    live = ask_index(index, gallery, {"old": old, "mapped": old * np.where(np.arange(60) % 2, 1, -1)[:, None], "fused": old})
+    assert [one.recall.value for one in live.rungs] == [1.0, 0.5, 1.0]
+    assert [one.loses for one in live.rungs] == [False, True, False]
+    assert live.notes()[-1].startswith("mapped queries lose recall on this index: it finds 50% of their ten nearest, and 100%")
+
+
+def test_a_query_that_is_an_item_does_not_find_itself_on_the_index() -> None:
+    gallery = Features(np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32))
+    relevance = Relevance.from_labels(np.arange(40) // 2, np.arange(40) // 2)
+    answers = Answers(relevance, gallery.ids, gallery.ids, "top1", every=True)
+    index = ArrayIndex(gallery, metric="cosine")
+    own = np.where(np.arange(40) < 39, gallery.ids, -1)
+    live = ask_index(index, gallery, {"old": gallery.vectors}, own, answers)
+    sides = gallery.vectors / np.linalg.norm(gallery.vectors, axis=1, keepdims=True)
+    near = sides @ sides.T
+    near[np.arange(39), np.arange(39)] = -2
+    assert live.rungs[0].exact.value == pytest.approx(np.mean(near.argmax(axis=1) // 2 == np.arange(40) // 2))
+    assert live.rungs[0].recall.value == 1.0
+
+
+def test_exact_neighbours_in_one_pass() -> None:
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(90, 3)).astype(np.float32)
+    vectors[7] = 0  # which cosine cannot rank
+    ids = np.array([f"i{row}" for row in range(90)])
+    blocks = [Features(vectors[start : start + 20], ids=ids[start : start + 20]) for start in range(0, 90, 20)]
+    found, there = nearest_in_one_pass(random.normal(size=(5, 3)).astype(np.float32), blocks, 95, "cosine")
+    assert there.sum(axis=1).tolist() == [89] * 5
+    assert "i7" not in found[there]

@@ -1,7 +1,6 @@
 """`compatlearn plan`."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +11,7 @@ from ..metric import Cluster, Metric
 from .by_id import contents_by_id
 from .columns import Columns
 from .judgements import relevance_of
-from .live import approximation, is_live, open_index, redacted
+from .live import is_live, open_index, redacted
 from .out import check_out_folder
 from .output import show, tell
 from .plan_source import Request, open_source
@@ -126,10 +125,8 @@ def plan(
     from ..upgrade.plan import plan as measure
 
     settings: dict[str, Any] = {"metric": metric, "cluster": cluster, "budget": budget, "goal": goal, "seed": seed}
-    settings["items"] = None if source is None else source.count
+    settings |= {"items": None if source is None else source.count, "live": index}
     found = measure(**vectors, relevance=relevance, **settings, keep=out / FOLDER, tell=tell)
-    if index is not None:
-        found = replace(found, notes=(*found.notes, *approximation(index, found, vectors)))
     command = [redacted(word) for word in sys.argv[1:]]
     written = save_plan(found, out, {"version": __version__, "command": command, "seed": seed})
     shown: dict[str, Any] = source.shown(written["examples"]) if source else {}

@@ -29,6 +29,7 @@ class Given:
         pairs: what the maps are fitted to.
         case: queries and gallery without the pairs, with a truth; None where nothing says what is right.
         new_queries: (q, d_new) new vectors of the queries; None where there are none.
+        old_queries: (q, d_old) old ones, in their order; None where there are none.
         items: how many the whole gallery has.
         paid: how many of them have their new vector already, as pairs.
         notes: what a reader should know, one line each.
@@ -37,6 +38,7 @@ class Given:
     pairs: Pairs
     case: Case | None
     new_queries: np.ndarray | None
+    old_queries: np.ndarray | None
     items: int
     paid: int
     notes: tuple[str, ...]
@@ -96,11 +98,11 @@ def gather(
         _rows(stored, places[chosen], metric),
         None if labels is None else labels[chosen],
     )
-    case = None
+    case = asked = old = None
     if queries is not None:
-        case = _case(old_gallery, gallery, rest, new_rows, queries, old_queries, relevance, metric, notes)
-    asked = None if queries is None else _rows(queries, None, metric)
-    return Given(pairs, case, asked, whole, int((own >= 0).sum()), tuple(notes))
+        asked, old = _rows(queries, None, metric), _old_queries(old_queries, queries, gallery, metric)
+        case = _case(old_gallery, gallery, rest, new_rows, queries, old, relevance, metric, notes)
+    return Given(pairs, case, asked, old, whole, int((own >= 0).sum()), tuple(notes))
 
 
 def _judged_items(gallery: Items, queries: Items | None, relevance: Relevance | None) -> Int[np.ndarray, " k"]:
@@ -184,13 +186,23 @@ def _check_widths(one: Items, other: Items, model: str) -> None:
         )
 
 
+def _old_queries(old_queries: Features | None, queries: Items, gallery: Items, metric: Metric) -> Rows | None:
+    """Vectors of the queries by the old model, in the order of the new ones."""
+    if old_queries is None:
+        return None
+    others = Items.of(old_queries, "the old queries")
+    _check_widths(others, gallery, "old")
+    check_space(others, gallery)
+    return _rows(others.in_order_of(queries), None, metric)
+
+
 def _case(
     old_gallery: Features,
     gallery: Items,
     rest: Int[np.ndarray, " n"],
     fresh: Rows | None,
     queries: Items,
-    old_queries: Features | None,
+    old: Rows | None,
     relevance: Relevance | None,
     metric: Metric,
     notes: list[str],
@@ -199,12 +211,6 @@ def _case(
     if len(rest) == 0:
         raise DataError("every item of the gallery is a pair, so nothing is left to search; give fewer pairs")
     items = Items.of(old_gallery.take(rest), "the old gallery")
-    old = None
-    if old_queries is not None:
-        others = Items.of(old_queries, "the old queries")
-        _check_widths(others, items, "old")
-        check_space(others, items)
-        old = _rows(others.in_order_of(queries), None, metric)
     own = rows_of(queries, items) if queries.ids.dtype.kind == items.ids.dtype.kind and _same_ids(queries, items) else None
     own = np.full(len(queries), -1) if own is None else own
     new = _rows(queries, None, metric)

@@ -1,13 +1,15 @@
 """`plan`: every rung of the ladder measured on one's own data, side by side, and one of them recommended."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..adapters.adapter import Adapter
 from ..adapters.matched import OTHERS
-from ..adapters.methods import GALLERY
+from ..adapters.methods import GALLERY, QUERY
 from ..adapters.task import Tell, silent
 from ..arrays import Array
 from ..evaluation.relevance import Relevance
@@ -15,13 +17,14 @@ from ..features.features import Features
 from ..indexes.index import Readable
 from ..metric import Cluster, Metric, check_cluster, check_metric
 from .advice import GOAL, check_shares, recommend
-from .case import Case, Rows
+from .case import Case, Rows, directed
 from .choice import TRIED, Bench, choose
 from .cost import microseconds
 from .curves import Curve, learning_curve, partial_curve
 from .fits import keeping
 from .given import Given, gather, with_classes
-from .maps import NEW_HEAD, OLD_HEAD, crossed, fit_maps
+from .live import Live, Target, ask_index, mixtures, questions
+from .maps import NEW_HEAD, OLD_HEAD, Methods, crossed, fit_maps
 from .measure import ORDER, Part, examples_of, maps_for, measured, orders_of, reason_of, score
 from .part import joined, judged_ids, read_part, together
 from .result import Plan
@@ -46,6 +49,7 @@ def plan(
     goal: float = GOAL,
     seed: int = 0,
     items: int | None = None,
+    live: Any = None,
     keep: str | Path | None = None,
     tell: Tell = silent,
 ) -> Plan:
@@ -71,6 +75,7 @@ def plan(
         goal: share of the best gain within the budget that is enough, in (0, 1].
         seed: of every draw.
         items: how many the index has, where `old_gallery` is a part of it that was drawn at random; costs are of all.
+        live: the index itself (`open_index`), which old, mapped and fused queries then ask too, by exact search and as it is.
         keep: a folder of its own, where fits are kept, so that the same call resumes if this one is interrupted; delete it
             afterwards. None: nothing is kept.
         tell: takes lines of progress.
@@ -108,7 +113,8 @@ def plan(
     if check_cluster(cluster) == "class":
         given = with_classes(given, sides["new"])
     with keeping(None if keep is None else Path(keep), tell) as fits:
-        found = _plan(replace(given, pairs=replace(given.pairs, fits=fits)), metric, budget, goal, seed, tell)
+        target = None if live is None else Target(live, gallery, sides["new"], relevance)
+        found = _plan(replace(given, pairs=replace(given.pairs, fits=fits)), metric, budget, goal, seed, tell, target)
     for name, adapter in found.adapters.items():
         adapter.space_new = gallery.space if name == OLD_HEAD else fresh.space
         adapter.space_old = fresh.space if name == NEW_HEAD else gallery.space
@@ -124,7 +130,9 @@ def as_features(vectors: Vectors) -> Features:
     return Features(vectors)
 
 
-def _plan(given: Given, metric: Metric, budget: float, goal: float, seed: int, tell: Tell) -> Plan:
+def _plan(
+    given: Given, metric: Metric, budget: float, goal: float, seed: int, tell: Tell, target: Target | None = None
+) -> Plan:
     case, pairs, bench = given.case, given.pairs, None
     if case is None:
         tell("nothing says what answers a query: pairs kept out ask, and the new model's own ranking is the truth")
@@ -149,6 +157,7 @@ def _plan(given: Given, metric: Metric, budget: float, goal: float, seed: int, t
     able = [rung for rung in RUNGS if not reason_of(rung, case, OLD_HEAD in adapters)]
     scored = {rung.name: score(rung, case, parts, orders[ORDER], budget) for rung in able}
     rungs = tuple(measured(rung, case, scored, methods, given, budget, times, seed) for rung in RUNGS)
+    live = None if target is None else _asked(target, given, case, parts, methods, adapters, seed, tell)
     tell("curves")
     learning = learning_curve(case, fitted, methods, seed) if bench is None else Curve((), ())
     partial = partial_curve(case, parts, orders, seed) if case.fresh is not None else {}
@@ -168,11 +177,32 @@ def _plan(given: Given, metric: Metric, budget: float, goal: float, seed: int, t
         far_queries(given.new_queries, pairs.new),
         learning,
         partial,
-        given.notes,
+        (*given.notes, *([] if live is None else live.notes())),
         examples_of(case, scored, name),
         adapters,
         case.scale,
+        live,
     )
+
+
+def _asked(
+    target: Target,
+    given: Given,
+    case: Case,
+    parts: list[Part],
+    methods: Methods,
+    adapters: Mapping[str, Adapter],
+    seed: int,
+    tell: Tell,
+) -> Live | None:
+    """The live index, asked with the queries; with those of the plan's own maps where nothing says what answers them."""
+    if given.new_queries is None:
+        return None
+    tell("asking the live index")
+    if given.case is not None:
+        return target.ask(case, questions(case, parts, methods), seed)
+    mapped = directed(adapters[QUERY].transform(given.new_queries), case.metric)
+    return ask_index(target.index, target.gallery, mixtures(given.old_queries, mapped, methods, case.metric), seed=seed)
 
 
 def _others(case: Case, seed: int) -> Rows:

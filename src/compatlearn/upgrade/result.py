@@ -9,6 +9,7 @@ from ..adapters.adapter import Adapter
 from ..metric import Metric
 from .advice import Measured
 from .curves import Curve
+from .live import Live
 from .maps import Methods
 from .table import as_table, as_text
 
@@ -38,6 +39,7 @@ class Plan:
         adapters: the fitted maps, by direction.
         scale: how much larger squared distances are in the new space; the weight of the old space beside it counts as many
             times. 1 where only directions count.
+        live: what the live index answers, exactly and as it is; None where none was asked.
     """
 
     rungs: tuple[Measured, ...]
@@ -58,6 +60,7 @@ class Plan:
     examples: tuple[dict[str, Any], ...] = ()
     adapters: dict[str, Adapter] = field(default_factory=dict)
     scale: float = 1.0
+    live: Live | None = None
 
     def rung(self, name: str) -> Measured:
         """The rung of that name."""
@@ -93,6 +96,7 @@ class Plan:
             "far_queries": self.far,
             "learning_curve": self.learning.to_dict(),
             "partial_curve": {name: curve.to_dict() for name, curve in self.partial.items()},
+            "live": None if self.live is None else self.live.to_dict(),
             "notes": list(self.notes),
             "examples": list(self.examples),
         }
