@@ -260,6 +260,18 @@ def test_of_the_items_only_those_that_are_named() -> None:
         read_part(index, np.array([5]), among=np.array([7, 300, 301]))
 
 
+def test_a_file_of_some_items_makes_a_plan_about_these(
+    lance: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.dumps({"id": row, "text": f"text of {row}", "label": int(LABELS[row])}) for row in range(130)]
+    (tmp_path / "items.jsonl").write_text("\n".join(lines))
+    code, out, err = call(capsys, *flags(lance, tmp_path), "--items", tmp_path / "items.jsonl", "--json")
+    assert code == 0, err
+    assert f"items.jsonl names 130 of {N} items of the index: the plan is about these" in err
+    assert json.loads(out)["items"] == 130
+    assert not any("drawn at random" in note for note in json.loads(out)["notes"])
+
+
 def test_costs_are_of_the_whole_index(
     lance: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

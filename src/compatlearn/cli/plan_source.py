@@ -68,7 +68,7 @@ class Request:
             )
         if self.old_queries and self.queries is None:
             raise ConfigError(f"--old-queries {self.old_queries} needs --queries: the same queries, for the new model")
-        if self.old_queries and self.old_model and self.index:
+        if self.old_queries and self.old_model and self.index is not None:
             raise ConfigError("--index and --old-queries hold what --old-model would embed; leave one of them out")
         if self.items == self.queries:
             raise ConfigError(f"--items and --queries are both {self.items}; give queries that are not items of the gallery")
@@ -170,7 +170,7 @@ def open_source(request: Request) -> Source:
 def _from_data(request: Request) -> _Opened:
     """Items that lie in a file or folder: they are the gallery."""
     medium = medium_of(request.items, request.queries, request.text_column)
-    items, queries = _open(request, medium, request.items), _queries(request, medium)
+    items, queries = medium.open(request.items, request.columns, request.text_column), _queries(request, medium)
     _note(request)
     old, count = _old_vectors(request, queries, items.ids)
     stored = _stored(request, medium, {"gallery": items, **queries}, old)
@@ -209,12 +209,9 @@ def _by_id(request: Request, contents: "ContentsById") -> _Opened:
     return _Opened(medium, queries, stored, count, chosen, part, contents)
 
 
-def _open(request: Request, medium: Medium, data: str) -> "Content":
-    return medium.open(data, request.columns, request.text_column)
-
-
 def _queries(request: Request, medium: Medium) -> "dict[str, Content]":
-    return {} if request.queries is None else {"queries": _open(request, medium, request.queries)}
+    names = request.columns, request.text_column
+    return {} if request.queries is None else {"queries": medium.open(request.queries, *names)}
 
 
 def _note(request: Request) -> None:
@@ -256,7 +253,11 @@ def _old_vectors(
 
     keep = judged_ids(request.relevance, queries["queries"].ids if queries else None)
     part = read_part(request.index, keep, among=items, seed=request.seed)
-    return stored | {"gallery": part.features}, part.items
+    if items is None:
+        return stored | {"gallery": part.features}, part.items
+    if len(items) < part.items:
+        tell(f"{request.items} names {len(items):,} of {part.items:,} items of the index: the plan is about these")
+    return stored | {"gallery": part.features}, len(items)
 
 
 def _gallery(request: Request, items: "Content", old: "Features") -> "Features":
@@ -266,7 +267,8 @@ def _gallery(request: Request, items: "Content", old: "Features") -> "Features":
     from ..features.features import Features
 
     kept = items if isinstance(request.index, Path) else _of(items, old.ids)
-    rows = old.align(kept.ids, str(request.index or request.items), request.items, kept.ids_from)
+    name = request.items if request.index is None else str(request.index)
+    rows = old.align(kept.ids, name, request.items, kept.ids_from)
     labels, classes = kept.labels, kept.classes
     if labels is not None and len(np.unique(labels)) < 2:
         tell(f"{request.items}: all of one class, which does not say what answers a query; it is left aside")

@@ -29,19 +29,19 @@ class Given:
         pairs: what the maps are fitted to.
         case: queries and gallery without the pairs, with a truth; None where nothing says what is right.
         new_queries: (q, d_new) new vectors of the queries; None where there are none.
-        old_queries: (q, d_old) old ones, in their order; None where there are none.
         items: how many the whole gallery has.
         paid: how many of them have their new vector already, as pairs.
         notes: what a reader should know, one line each.
+        old_queries: (q, d_old) old vectors of the queries, in the order of the new ones; None where there are none.
     """
 
     pairs: Pairs
     case: Case | None
     new_queries: np.ndarray | None
-    old_queries: np.ndarray | None
     items: int
     paid: int
     notes: tuple[str, ...]
+    old_queries: np.ndarray | None = None
 
 
 def gather(
@@ -102,7 +102,7 @@ def gather(
     if queries is not None:
         asked, old = _rows(queries, None, metric), _old_queries(old_queries, queries, gallery, metric)
         case = _case(old_gallery, gallery, rest, new_rows, queries, old, relevance, metric, notes)
-    return Given(pairs, case, asked, old, whole, int((own >= 0).sum()), tuple(notes))
+    return Given(pairs, case, asked, whole, int((own >= 0).sum()), tuple(notes), old)
 
 
 def _judged_items(gallery: Items, queries: Items | None, relevance: Relevance | None) -> Int[np.ndarray, " k"]:
