@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, DataError
 from ..metric import Metric
 
-ASKED = 200  # queries that an approximate index is judged with
-
 if TYPE_CHECKING:
-    from ..features.features import Features
     from ..indexes.second import Second, Upgradable
 
 
@@ -66,24 +63,6 @@ def open_index(address: str | None, metric: Metric | None, space: str = "") -> A
     from ..indexes.open import open_index as look
 
     return look(address, metric=metric, space=space)
-
-
-def stored_in(index: Any) -> "Features":
-    """All vectors of a live index, in memory."""
-    from ..upgrade.plan import as_features
-
-    return as_features(index)
-
-
-def approximation(index: Any, plan: Any, vectors: dict[str, Any]) -> list[str]:
-    """What the index as it is finds of the exact ten nearest, for the queries that a plan asks it with; in words."""
-    from ..adapters.methods import QUERY
-    from ..indexes.recall import recall
-
-    asked = {"old queries": vectors["old_queries"].vectors[:ASKED]} if "old_queries" in vectors else {}
-    if "new_queries" in vectors and QUERY in plan.adapters:
-        asked["mapped queries"] = plan.adapters[QUERY](vectors["new_queries"].vectors[:ASKED])
-    return [f"the index as it is finds {recall(index, some):.1%} of the ten nearest of {name}" for name, some in asked.items()]
 
 
 def redacted(text: str) -> str:

@@ -65,6 +65,13 @@ def medium_of(items: str, queries: str | None, text_column: str | None) -> Mediu
     return of_items
 
 
+def medium_with(content: "Content") -> Medium:
+    """What texts, or pictures, are embedded and shown by."""
+    from ..data.texts import Texts
+
+    return MEDIA[isinstance(content, Texts)]
+
+
 def _open_texts(data: str, columns: Columns, text_column: str | None) -> "Texts":
     return open_named_texts(data, text_column, columns.id_column, columns.label_column)
 

@@ -1,7 +1,6 @@
 """`compatlearn plan`."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,9 +8,10 @@ from cyclopts import Parameter
 
 from ..errors import ConfigError
 from ..metric import Cluster, Metric
+from .by_id import contents_by_id
 from .columns import Columns
 from .judgements import relevance_of
-from .live import approximation, is_live, open_index, redacted, stored_in
+from .live import is_live, open_index, redacted
 from .out import check_out_folder
 from .output import show, tell
 from .plan_source import Request, open_source
@@ -35,6 +35,7 @@ def plan(
     qrels: Path | None = None,
     clicks: Path | None = None,
     items: str | None = None,
+    items_column: str | None = None,
     queries: str | None = None,
     new_model: str | None = None,
     old_model: str | None = None,
@@ -78,7 +79,10 @@ def plan(
         qrels: judgements: which items answer which query. Without them the labels decide, where both sides have them; else
             the new model's own ranking.
         clicks: in place of judgements: a table of query_id, item_id and perhaps count, as for `evaluate`.
-        items: texts or pictures of the gallery, by the ids of the index: as --data of `extract`.
+        items: texts or pictures of the gallery, by the ids of the index: as --data of `extract`, or `module:function`, which is
+            called with a list of ids and returns a text or a picture of Pillow for each.
+        items_column: in place of items: a column of text of the live index, a key of its payload or metadata, or Chroma's
+            `document`; read of the items that are embedded or shown.
         queries: the same of the queries.
         new_model: what embeds pairs and queries: as --model of `extract` for texts or pictures.
         old_model: what embeds the queries as the index was embedded; without --index also the gallery.
@@ -106,14 +110,14 @@ def plan(
         raise ConfigError(f"--budget is a share from 0 to 1 and --goal one above 0; got {budget:g} and {goal:g}")
     relevance = relevance_of(qrels, clicks)
     source = None
-    if any(one is not None for one in (items, queries, new_model, old_model)):
-        content, model = _required(items, new_model, paths)
+    if any(one is not None for one in (items, items_column, queries, new_model, old_model)):
+        by_id = contents_by_id(items, items_column, index)
+        content, model = _required(items if by_id is None else by_id.name, new_model, paths)
         names = {"text_column": text_column, "columns": columns, "text_model": text_model}
         draw = {"pairs": pairs, "sampling": sampling, "seed": seed, "whole": embed_gallery}
-        known = {"index": where if index is None else stored_in(index), "old_queries": old_queries}
-        source = open_source(Request(out, content, queries, model, old_model, **known, **draw, **names))  # type: ignore[arg-type]
-    live = {} if index is None or source is not None else {"old_gallery": stored_in(index)}
-    vectors: dict[str, Any] = dict(_loaded(paths, live, columns) if source is None else source.vectors)
+        known = {"index": where if index is None else index, "relevance": relevance, "old_queries": old_queries}
+        source = open_source(Request(out, content, by_id, queries, model, old_model, **known, **draw, **names))  # type: ignore[arg-type]
+    vectors: dict[str, Any] = dict(_loaded(paths, index, columns) if source is None else source.vectors)
     from .. import __version__
     from ..report.plan_page import write_plan_page
     from ..upgrade.carry import save_plan
@@ -122,9 +126,8 @@ def plan(
     from ..upgrade.plan import plan as measure
 
     settings: dict[str, Any] = {"metric": metric, "cluster": cluster, "budget": budget, "goal": goal, "seed": seed}
+    settings |= {"items": None if source is None else source.count, "live": index}
     found = measure(**vectors, relevance=relevance, **settings, keep=out / FOLDER, tell=tell)
-    if index is not None:
-        found = replace(found, notes=(*found.notes, *approximation(index, found, vectors)))
     command = [redacted(word) for word in sys.argv[1:]]
     written = save_plan(found, out, {"version": __version__, "command": command, "seed": seed})
     shown: dict[str, Any] = source.shown(written["examples"]) if source else {}
@@ -139,7 +142,8 @@ def plan(
     return 3 if require_gain and not found.gains else 0
 
 
-def _loaded(paths: dict[str, Path | None], live: "dict[str, Features]", columns: Columns) -> "dict[str, Features]":
+def _loaded(paths: dict[str, Path | None], index: Any, columns: Columns) -> "dict[str, Features]":
+    live = {} if index is None else {"old_gallery": index}
     for name, flag in (("old_gallery", "--old-gallery"), ("pairs_new", "--pairs-new")):
         if paths[name] is None and name not in live:
             raise ConfigError(

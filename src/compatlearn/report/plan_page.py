@@ -96,6 +96,7 @@ def _content(plan: Mapping[str, Any], command: str, queries: Shown, items: Shown
         "frontier": _frontier(plan, title),
         "charts": _charts(plan, title),
         "shares": _shares(plan),
+        "live": _live(plan.get("live")),
         "notes": list(plan.get("notes") or ()),
         "examples": [
             (text, shown) for kind, text in CHANGES.items() if (shown := [e for e in examples if e["change"] == kind])
@@ -143,6 +144,24 @@ def _row(rung: Mapping[str, Any], taken: str) -> dict[str, Any]:
         "micro": "—" if reason else f"{cost['query_microseconds']:,.0f}",
         "needs": ", ".join(rung.get("needs") or ()),
     }
+
+
+def _live(live: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What the live index itself was asked: a row for each rung that asks the first vectors."""
+    if not live or not live.get("rungs"):
+        return None
+    rows = [
+        {
+            "name": one["name"],
+            "exact": _split(one["exact"]),
+            "as_is": _split(one["as_is"]),
+            "change": _split(one["change"], "+"),
+            "recall": _split(one["recall"]),
+            "loses": one["loses"],
+        }
+        for one in live["rungs"]
+    ]
+    return {"queries": live["queries"], "title": TITLES.get(str(live.get("primary")), ""), "rows": rows}
 
 
 def _split(figure: Mapping[str, Any] | None, sign: str = "") -> tuple[str, str]:

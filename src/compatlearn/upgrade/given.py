@@ -28,16 +28,20 @@ class Given:
     Attributes:
         pairs: what the maps are fitted to.
         case: queries and gallery without the pairs, with a truth; None where nothing says what is right.
+        new_queries: (q, d_new) new vectors of the queries; None where there are none.
         items: how many the whole gallery has.
         paid: how many of them have their new vector already, as pairs.
         notes: what a reader should know, one line each.
+        old_queries: (q, d_old) old vectors of the queries, in the order of the new ones; None where there are none.
     """
 
     pairs: Pairs
     case: Case | None
+    new_queries: np.ndarray | None
     items: int
     paid: int
     notes: tuple[str, ...]
+    old_queries: np.ndarray | None = None
 
 
 def gather(
@@ -50,8 +54,9 @@ def gather(
     backfill: Features | None,
     metric: Metric,
     seed: int,
+    items: int | None = None,
 ) -> Given:
-    """Match everything by id and leave the pairs out of what is searched.
+    """Match everything by id and leave the pairs out of what is searched; `items` are those of the index, if there are more.
 
     Raises:
         DataError: too few pairs, or vectors of length zero where directions count.
@@ -83,8 +88,9 @@ def gather(
     left = np.ones(len(gallery), dtype=bool)
     left[own[chosen][own[chosen] >= 0]] = False
     rest = np.flatnonzero(left)
-    if len(rest) > SEARCHED:
-        rest = _part(rest, _judged_items(gallery, queries, relevance), seed, notes)
+    whole = max(len(gallery), items or 0)
+    if len(rest) > SEARCHED or whole > len(gallery):
+        rest = _part(rest, _judged_items(gallery, queries, relevance), whole - len(gallery), seed, notes)
     new_rows = _new_vectors(rest, known, fresh, gallery, backfill, metric)
     labels = pairs_new.labels if pairs_new.has_labels else None
     pairs = Pairs(
@@ -92,10 +98,11 @@ def gather(
         _rows(stored, places[chosen], metric),
         None if labels is None else labels[chosen],
     )
-    case = None
+    case = asked = old = None
     if queries is not None:
-        case = _case(old_gallery, gallery, rest, new_rows, queries, old_queries, relevance, metric, notes)
-    return Given(pairs, case, len(gallery), int((own >= 0).sum()), tuple(notes))
+        asked, old = _rows(queries, None, metric), _old_queries(old_queries, queries, gallery, metric)
+        case = _case(old_gallery, gallery, rest, new_rows, queries, old, relevance, metric, notes)
+    return Given(pairs, case, asked, whole, int((own >= 0).sum()), tuple(notes), old)
 
 
 def _judged_items(gallery: Items, queries: Items | None, relevance: Relevance | None) -> Int[np.ndarray, " k"]:
@@ -105,18 +112,20 @@ def _judged_items(gallery: Items, queries: Items | None, relevance: Relevance | 
     return relevance.at(queries.ids, gallery.ids).judged_items(np.arange(len(queries)))
 
 
-def _part(rest: Int[np.ndarray, " n"], judged: Int[np.ndarray, " k"], seed: int, notes: list[str]) -> Int[np.ndarray, " m"]:
+def _part(
+    rest: Int[np.ndarray, " n"], judged: Int[np.ndarray, " k"], unread: int, seed: int, notes: list[str]
+) -> Int[np.ndarray, " m"]:
     """Of very many items, those that are searched: all that were judged, so that none is missing where it should be found."""
-    judged = np.intersect1d(judged, rest)
+    judged, every = np.intersect1d(judged, rest), len(rest) + unread
     part = sample_items(judged, np.random.default_rng(seed).permutation(rest), SEARCHED)
     if len(judged):
         notes.append(
-            f"{len(part):,} of {len(rest):,} items are searched: the {len(judged):,} that were judged, and others drawn at "
+            f"{len(part):,} of {every:,} items are searched: the {len(judged):,} that were judged, and others drawn at "
             "random; with fewer wrong answers about, every rung, the old queries too, scores higher than in the whole gallery"
         )
     else:
         notes.append(
-            f"{len(part):,} of {len(rest):,} items, drawn at random, are searched; the figures are of this part, not of the "
+            f"{len(part):,} of {every:,} items, drawn at random, are searched; the figures are of this part, not of the "
             "whole gallery"
         )
     return part
@@ -177,13 +186,23 @@ def _check_widths(one: Items, other: Items, model: str) -> None:
         )
 
 
+def _old_queries(old_queries: Features | None, queries: Items, gallery: Items, metric: Metric) -> Rows | None:
+    """Vectors of the queries by the old model, in the order of the new ones."""
+    if old_queries is None:
+        return None
+    others = Items.of(old_queries, "the old queries")
+    _check_widths(others, gallery, "old")
+    check_space(others, gallery)
+    return _rows(others.in_order_of(queries), None, metric)
+
+
 def _case(
     old_gallery: Features,
     gallery: Items,
     rest: Int[np.ndarray, " n"],
     fresh: Rows | None,
     queries: Items,
-    old_queries: Features | None,
+    old: Rows | None,
     relevance: Relevance | None,
     metric: Metric,
     notes: list[str],
@@ -192,12 +211,6 @@ def _case(
     if len(rest) == 0:
         raise DataError("every item of the gallery is a pair, so nothing is left to search; give fewer pairs")
     items = Items.of(old_gallery.take(rest), "the old gallery")
-    old = None
-    if old_queries is not None:
-        others = Items.of(old_queries, "the old queries")
-        _check_widths(others, items, "old")
-        check_space(others, items)
-        old = _rows(others.in_order_of(queries), None, metric)
     own = rows_of(queries, items) if queries.ids.dtype.kind == items.ids.dtype.kind and _same_ids(queries, items) else None
     own = np.full(len(queries), -1) if own is None else own
     new = _rows(queries, None, metric)

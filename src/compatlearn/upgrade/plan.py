@@ -1,13 +1,15 @@
 """`plan`: every rung of the ladder measured on one's own data, side by side, and one of them recommended."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..adapters.adapter import Adapter
 from ..adapters.matched import OTHERS
-from ..adapters.methods import GALLERY
+from ..adapters.methods import GALLERY, QUERY
 from ..adapters.task import Tell, silent
 from ..arrays import Array
 from ..evaluation.profile import Profile
@@ -16,14 +18,16 @@ from ..features.features import Features
 from ..indexes.index import Readable
 from ..metric import Cluster, Metric, check_cluster, check_metric
 from .advice import GOAL, check_shares, recommend
-from .case import Case, Rows
+from .case import Case, Rows, directed
 from .choice import TRIED, Bench, choose
 from .cost import microseconds
 from .curves import Curve, learning_curve, partial_curve
 from .fits import keeping
 from .given import Given, gather, with_classes
-from .maps import NEW_HEAD, OLD_HEAD, crossed, fit_maps
+from .live import Live, Target, ask_index, mixtures, questions
+from .maps import NEW_HEAD, OLD_HEAD, Methods, crossed, fit_maps
 from .measure import ORDER, Part, examples_of, maps_for, measured, orders_of, reason_of, score
+from .part import joined, judged_ids, read_part, together
 from .result import Plan
 from .rungs import RUNGS
 from .truth import DEPTH
@@ -45,6 +49,8 @@ def plan(
     budget: float = 0.1,
     goal: float = GOAL,
     seed: int = 0,
+    items: int | None = None,
+    live: Any = None,
     keep: str | Path | None = None,
     tell: Tell = silent,
 ) -> Plan:
@@ -55,7 +61,8 @@ def plan(
     further pairs for the maps that the other half is measured with.
 
     Args:
-        old_gallery: the index: `Features`, something that can be scanned, or (n, d_old) vectors known by row number.
+        old_gallery: the index: `Features`, something that can be scanned, or (n, d_old) vectors known by row number. Of a large
+            index that is scanned no more is held than what is searched: the pairs, the judged items, and others at random.
         pairs_new: new vectors of some of its items, by id; some thousands, drawn from the gallery at random.
         new_queries: (q, d_new) queries by the new model.
         old_queries: the same queries by the old model, by id.
@@ -68,6 +75,8 @@ def plan(
         budget: share of the gallery, in [0, 1], that may be embedded anew.
         goal: share of the best gain within the budget that is enough, in (0, 1].
         seed: of every draw.
+        items: how many the index has, where `old_gallery` is a part of it that was drawn at random; costs are of all.
+        live: the index itself (`open_index`), which old, mapped and fused queries then ask too, by exact search and as it is.
         keep: a folder of its own, where fits are kept, so that the same call resumes if this one is interrupted; delete it
             afterwards. None: nothing is kept.
         tell: takes lines of progress.
@@ -94,13 +103,21 @@ def plan(
         name: None if one is None else as_features(one)
         for name, one in {"pairs_old": pairs_old, "new": new_queries, "old": old_queries, "backfill": backfill}.items()
     }
-    gallery, fresh = as_features(old_gallery), as_features(pairs_new)
-    given = gather(gallery, fresh, sides["pairs_old"], sides["new"], sides["old"], relevance, sides["backfill"], metric, seed)
+    fresh, given_sides = as_features(pairs_new), (sides["pairs_old"], sides["new"], sides["old"], relevance, sides["backfill"])
+    gallery = old_gallery
+    if not isinstance(old_gallery, Features) and isinstance(old_gallery, Readable):
+        asked = None if sides["new"] is None else sides["new"].ids
+        part = read_part(old_gallery, together(fresh.ids, judged_ids(relevance, asked)), seed=seed)
+        gallery, items = part.features, part.items
+    gallery = as_features(gallery)
+    given = gather(gallery, fresh, *given_sides, metric, seed, items)
     if check_cluster(cluster) == "class":
         given = with_classes(given, sides["new"])
-    asked = None if sides["new"] is None else sides["new"].vectors
     with keeping(None if keep is None else Path(keep), tell) as fits:
-        found = _plan(replace(given, pairs=replace(given.pairs, fits=fits)), asked, metric, budget, goal, seed, tell)
+        target = None if live is None else Target(live, gallery, sides["new"], relevance)
+        raw = None if sides["new"] is None else sides["new"].vectors
+        own = replace(given, pairs=replace(given.pairs, fits=fits))
+        found = _plan(own, raw, metric, budget, goal, seed, tell, target)
     for name, adapter in found.adapters.items():
         adapter.space_new = gallery.space if name == OLD_HEAD else fresh.space
         adapter.space_old = fresh.space if name == NEW_HEAD else gallery.space
@@ -113,15 +130,13 @@ def as_features(vectors: Vectors) -> Features:
     if isinstance(vectors, Features):
         return vectors
     if isinstance(vectors, Readable):
-        blocks = list(vectors.scan())
-        labels = [block.labels for block in blocks]
-        known: Any = None if any(one is None for one in labels) else np.concatenate(labels)  # type: ignore[arg-type]
-        ids = np.concatenate([block.ids for block in blocks])
-        return Features(np.concatenate([block.vectors for block in blocks]), known, ids, blocks[0].space, ids_from="the index")
+        return joined(list(vectors.scan()))
     return Features(vectors)
 
 
-def _plan(given: Given, asked: Any, metric: Metric, budget: float, goal: float, seed: int, tell: Tell) -> Plan:
+def _plan(
+    given: Given, raw: Any, metric: Metric, budget: float, goal: float, seed: int, tell: Tell, target: Target | None = None
+) -> Plan:
     case, pairs, bench = given.case, given.pairs, None
     if case is None:
         tell("nothing says what answers a query: pairs kept out ask, and the new model's own ranking is the truth")
@@ -146,7 +161,8 @@ def _plan(given: Given, asked: Any, metric: Metric, budget: float, goal: float, 
     able = [rung for rung in RUNGS if not reason_of(rung, case, OLD_HEAD in adapters)]
     scored = {rung.name: score(rung, case, parts, orders[ORDER], budget) for rung in able}
     rungs = tuple(measured(rung, case, scored, methods, given, budget, times, seed) for rung in RUNGS)
-    profile = Profile.of(pairs.new, pairs.old, asked, metric, mapped=_mapped(parts) if bench is None else None, seed=seed)
+    profile = Profile.of(pairs.new, pairs.old, raw, metric, mapped=_mapped(parts) if bench is None else None, seed=seed)
+    live = None if target is None else _asked(target, given, case, parts, methods, adapters, seed, tell)
     tell("curves")
     learning = learning_curve(case, fitted, methods, seed) if bench is None else Curve((), ())
     partial = partial_curve(case, parts, orders, seed) if case.fresh is not None else {}
@@ -166,11 +182,12 @@ def _plan(given: Given, asked: Any, metric: Metric, budget: float, goal: float, 
         profile.share_far,
         learning,
         partial,
-        given.notes,
+        (*given.notes, *([] if live is None else live.notes())),
         examples_of(case, scored, name),
         adapters,
         case.scale,
         profile,
+        live,
     )
 
 
@@ -178,6 +195,26 @@ def _mapped(parts: list[Part]) -> Rows:
     """(q, d_old) all queries mapped, each by maps that were not fitted to it."""
     order = np.argsort(np.concatenate([part.rows for part in parts]))
     return np.concatenate([part.maps.mapped for part in parts])[order]
+
+
+def _asked(
+    target: Target,
+    given: Given,
+    case: Case,
+    parts: list[Part],
+    methods: Methods,
+    adapters: Mapping[str, Adapter],
+    seed: int,
+    tell: Tell,
+) -> Live | None:
+    """The live index, asked with the queries; with those of the plan's own maps where nothing says what answers them."""
+    if given.new_queries is None:
+        return None
+    tell("asking the live index")
+    if given.case is not None:
+        return target.ask(case, questions(case, parts, methods), seed)
+    mapped = directed(adapters[QUERY].transform(given.new_queries), case.metric)
+    return ask_index(target.index, target.gallery, mixtures(given.old_queries, mapped, methods, case.metric), seed=seed)
 
 
 def _others(case: Case, seed: int) -> Rows:

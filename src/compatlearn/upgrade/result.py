@@ -10,6 +10,7 @@ from ..evaluation.profile import Profile
 from ..metric import Metric
 from .advice import Measured
 from .curves import Curve
+from .live import Live
 from .maps import Methods
 from .table import as_table, as_text
 
@@ -40,6 +41,7 @@ class Plan:
         scale: how much larger squared distances are in the new space; the weight of the old space beside it counts as many
             times. 1 where only directions count.
         profile: what the pairs and queries look like in the new space, to compare later queries with; None where there is none.
+        live: what the live index answers, exactly and as it is; None where none was asked.
     """
 
     rungs: tuple[Measured, ...]
@@ -61,6 +63,7 @@ class Plan:
     adapters: dict[str, Adapter] = field(default_factory=dict)
     scale: float = 1.0
     profile: Profile | None = None
+    live: Live | None = None
 
     def rung(self, name: str) -> Measured:
         """The rung of that name."""
@@ -96,6 +99,7 @@ class Plan:
             "far_queries": self.far,
             "learning_curve": self.learning.to_dict(),
             "partial_curve": {name: curve.to_dict() for name, curve in self.partial.items()},
+            "live": None if self.live is None else self.live.to_dict(),
             "notes": list(self.notes),
             "examples": list(self.examples),
         }
