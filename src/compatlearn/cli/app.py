@@ -19,6 +19,7 @@ from .adapt import adapt
 from .compare import compare, sweep
 from .demo import demo
 from .evaluate import evaluate
+from .export import export
 from .extract import extract
 from .migrate import backfill, rollback, status, translate
 from .plan import plan
@@ -37,6 +38,7 @@ for command in (
     status,
     rollback,
     adapt,
+    export,
     evaluate,
     extract,
     pseudo,
