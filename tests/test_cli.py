@@ -22,7 +22,7 @@ from compatlearn.pseudo.softmax import trained_classifier
 from samples import CAT, DOG, call, clusters, image_folder, picture
 
 WEIGHTS = "embedder.backbone.0.weight"
-COMMANDS = ("demo", "extract", "pseudo", "adapt", "plan", "train", "evaluate", "compare", "sweep", "recipe")
+COMMANDS = ("demo", "extract", "pseudo", "adapt", "plan", "train", "evaluate", "compare", "sweep", "recipe", "export")
 LIVE = ("translate", "backfill", "search", "status", "rollback", "serve", "drift")  # they write no file of ours
 COMMANDS += LIVE
 TINY = ["--backbone", "small_resnet4", "--epochs", "1", "--batch-size", "8", "--resize", "8", "--image-size", "8"]

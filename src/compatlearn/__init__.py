@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .evaluation.compatibility import compatibility
     from .evaluation.relevance import Relevance
     from .evaluation.result import Compatibility
+    from .export.onnx import export_onnx
     from .features.cache import VectorCache
     from .features.features import Features
     from .indexes.csls import hubness, reranked
@@ -48,6 +49,7 @@ _HOMES = {
     "evaluation.compatibility": ("compatibility",),
     "evaluation.relevance": ("Relevance",),
     "evaluation.result": ("Compatibility",),
+    "export.onnx": ("export_onnx",),
     "features.cache": ("VectorCache",),
     "features.features": ("Features",),
     "indexes.csls": ("hubness", "reranked"),
@@ -90,6 +92,7 @@ __all__ = [
     "VectorCache",
     "compatibility",
     "embed_texts",
+    "export_onnx",
     "extract_texts",
     "fit_adapter",
     "hubness",
