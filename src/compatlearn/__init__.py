@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .encoders.text_models import load_text_encoder
     from .errors import CompatlearnError, ConfigError, DataError, FormatError, IncompatibleError, TrainingError
     from .evaluation.compatibility import compatibility
+    from .evaluation.gates import Checks, Gate, check_gates
     from .evaluation.relevance import Relevance
     from .evaluation.result import Compatibility
     from .features.cache import VectorCache
@@ -46,6 +47,7 @@ _HOMES = {
     "encoders.text_models": ("load_text_encoder",),
     "errors": ("CompatlearnError", "ConfigError", "DataError", "FormatError", "IncompatibleError", "TrainingError"),
     "evaluation.compatibility": ("compatibility",),
+    "evaluation.gates": ("Checks", "Gate", "check_gates"),
     "evaluation.relevance": ("Relevance",),
     "evaluation.result": ("Compatibility",),
     "features.cache": ("VectorCache",),
@@ -69,6 +71,7 @@ _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Adapter",
     "Cascade",
+    "Checks",
     "Compatibility",
     "CompatlearnError",
     "ConfigError",
@@ -76,6 +79,7 @@ __all__ = [
     "DataError",
     "Features",
     "FormatError",
+    "Gate",
     "Hits",
     "IncompatibleError",
     "InfluenceLoss",
@@ -88,6 +92,7 @@ __all__ = [
     "Texts",
     "TrainingError",
     "VectorCache",
+    "check_gates",
     "compatibility",
     "embed_texts",
     "extract_texts",
