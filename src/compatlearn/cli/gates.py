@@ -101,6 +101,8 @@ class Gates:
                 "--min-update-gain needs what a full backfill scores; give --independent, or --adapter and --new-gallery"
             )
         inputs = {**given, "--group": self.group}
+        if self.junit is not None and self.markdown is not None and self.junit.resolve() == self.markdown.resolve():
+            raise ConfigError(f"--junit {self.junit} and --markdown {self.markdown} are one file; name two")
         if self.junit is not None:
             check_report("--junit", self.junit, inputs | {"--markdown": self.markdown})
         if self.markdown is not None:

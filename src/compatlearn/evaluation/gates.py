@@ -102,7 +102,7 @@ class Check:
 
     @property
     def state(self) -> State:
-        """In a word or two; "undecided" is a group whose figure is beyond the limit and whose interval is not, which is met."""
+        """In a word or two; "undecided": the figure of a group is beyond the limit, but not surely, so it does not fail."""
         if self.met is None:
             return "too few queries"
         return "not met" if not self.met else "undecided" if self.group is not None and self.beyond > 0 else "met"

@@ -8,13 +8,12 @@ from scipy.special import betaincinv, ndtri, stdtrit
 
 from .figures import Figure
 
-EVEN = 0.05  # at least this part of the largest possible variance: a few queries that score alike do not show more
-
 
 def share(values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"], tail: float) -> Figure:
     """The mean of scores in [0, 1], with an interval that is exact where they are 0 and 1, such as flips.
 
-    Other scores vary less than 0 and 1 of the same mean do, as if there were more of them.
+    Other scores vary less than 0 and 1 of the same mean do, as if there were more of them; how much less is measured with one
+    0 and one 1 added.
 
     Args:
         values: (n,) scores, one at least.
@@ -27,11 +26,11 @@ def share(values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"], tail: float)
     Expected Number of Positive Counts, 1998.
     """
     count, mean = len(values), float(np.mean(values))
-    most = mean * (1 - mean)
-    part = float(np.var(values)) / most if most > 0 else 1.0
     effective = float(count)
-    if part < 1 - 1e-9 and count > 1:
-        effective = max(effective, count / max(part, EVEN) * float(ndtri(tail) / stdtrit(count - 1, tail)) ** 2)
+    if count > 1 and not np.isin(values, (0, 1)).all():
+        more = np.append(values, (0.0, 1.0))  # scores that are alike by chance do not show that all are
+        part = float(np.var(more)) / float(np.mean(more) * (1 - np.mean(more)))
+        effective = max(effective, count / part * float(ndtri(tail) / stdtrit(count - 1, tail)) ** 2)
     hits, misses = mean * effective, (1 - mean) * effective
     low = float(betaincinv(hits, misses + 1, tail)) if mean > 0 else 0.0
     high = float(betaincinv(hits + 1, misses, 1 - tail)) if mean < 1 else 1.0

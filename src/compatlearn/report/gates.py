@@ -13,8 +13,8 @@ SHOWN = 20  # groups that a table shows
 
 
 def percent(value: float) -> str:
-    """A share in percent, with as many digits as it needs, two at most: `1%`, `0.25%`."""
-    return f"{100 * value:.2f}".rstrip("0").rstrip(".") + "%"
+    """A share in percent, with as many digits as it needs: `1%`, `0.25%`."""
+    return f"{100 * value:.6g}%"
 
 
 def limit_of(check: Check) -> str:
@@ -37,7 +37,8 @@ def figure_of(check: Check) -> str:
     elif check.gate.figure == "compatible":
         texts = [f"{100 * part:+.1f}" for part in parts]
     else:
-        texts = [f"{part:.1%}" for part in parts]
+        digits = 1 if abs(check.beyond) >= 0.0005 else 3  # 1.0% that is not at most 1% would puzzle
+        texts = [f"{part:.{digits}%}" for part in parts]
     value, low, high = (text.replace("-", "−").replace("inf", "∞") for text in texts)
     return f"{value} [{low}, {high}]" + (" points" if check.gate.figure == "compatible" else "")
 
