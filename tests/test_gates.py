@@ -33,7 +33,9 @@ def answers(right, ids=None, space=""):
     """Queries among two classes; those that are right lie at the corner of their class, the others at the other one."""
     labels = np.arange(len(right)) % 2
     corners = np.where(right, labels, 1 - labels)
-    return Features(np.eye(2, dtype=np.float32)[corners], labels, ids if ids is not None else np.arange(len(right)), space=space)
+    return Features(
+        np.eye(2, dtype=np.float32)[corners], labels, ids if ids is not None else np.arange(len(right)), space=space
+    )
 
 
 def verdict(before, after, **options):
@@ -375,7 +377,10 @@ def test_gates_by_group(capsys: pytest.CaptureFixture[str], files: tuple[str, ..
     found = json.loads(out)["gates"]
     assert (found["met"], found["strict"], found["fewest"], len(found["checks"])) == (False, False, 30, 18)
     flips = [row for row in found["checks"] if row["gate"] == "max-negative-flips"]
-    assert [(row["group"], row["met"], row["value"]) for row in flips[:2]] == [(None, True, flips[0]["value"]), ("da", False, 0.5)]
+    assert [(row["group"], row["met"], row["value"]) for row in flips[:2]] == [
+        (None, True, flips[0]["value"]),
+        ("da", False, 0.5),
+    ]
     assert re.fullmatch(
         r"--require-compatible is not met: 1 of 5 groups, worst first: 'da' −50.0 \[−\d.*\] points of 40 queries\n"
         r"--max-negative-flips 15% is not met: 1 of 5 groups, worst first: 'da' 50.0% \[.*\] of 40 queries\n",
