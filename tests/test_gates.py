@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, ttest_1samp
 
+from compatlearn.adapters.adapter import fit_adapter, save_adapter
 from compatlearn.cli import gates as flags
 from compatlearn.cli.out import REPORTS
 from compatlearn.errors import ConfigError, DataError, IncompatibleError
@@ -199,7 +200,7 @@ def simulated(runs: int, draw, gates, groups, **options) -> tuple[float, float]:
     for _ in range(runs):
         scores = {test: np.asarray(one, dtype=float) for test, one in zip(("old_self", "cross"), draw(random), strict=True)}
         outcomes = {test: Outcome({"top1": one, "ndcg10": one}, one == 1) for test, one in scores.items()}
-        checks = check_gates(replace(some, per_query=PerQuery(outcomes, None, None)), gates, groups, **options).checks
+        checks = check_gates(replace(some, per_query=PerQuery(outcomes, None)), gates, groups, **options).checks
         parts = [check for check in checks if check.group is not None]
         failed += any(not check.met for check in parts)
         alone += any(check.beyond > 0 for check in parts)
@@ -366,6 +367,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     languages = ["da", "de", "en", "es", "fi"]
     rows = (f"q{row},{languages[row // 40]}\n" for row in range(200))
     Path("groups.csv").write_text("query_id,group\n" + "".join(rows))
+    save_adapter(fit_adapter("ridge", *[np.eye(2, dtype=np.float32)[np.arange(20) % 2]] * 2), Path("map.safetensors"))
     return "evaluate", "--old-query", "old-queries", "--old-gallery", "gallery", "--new-query", "new-queries"
 
 
@@ -430,6 +432,8 @@ LIMITS = {
     "--min-top1=-1": "--min-top1 -1 is no share from 0 to 1; write 1% or 0.01",
     "--min-update-gain 0.5": "--min-update-gain needs what a full backfill scores; give --independent, or --adapter and "
     "--new-gallery",
+    "--min-update-gain 0.5 --adapter map.safetensors": "an update gain needs what a full backfill scores; "
+    "give --independent, or an adapter and --new-gallery",
     "--group groups.csv": "--group is about gates, and none is given; add one, such as --max-negative-flips 1%",
     "--junit out.xml": "--junit is about gates, and none is given; add one, such as --max-negative-flips 1%",
     "--strict": "--strict is about gates, and none is given; add one, such as --max-negative-flips 1%",

@@ -6,7 +6,8 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import ConfigError, DataError
+from ..errors import CompatlearnError, ConfigError, DataError
+from .columns import as_flags
 from .out import check_report
 from .output import tell
 
@@ -139,7 +140,10 @@ class Gates:
         gates = [Gate(figure, limit) for figure, limit in limits.items()]
         if not gates:
             return None
-        return check_gates(result, gates, groups, strict=self.strict, fewest=self.min_group_queries)
+        try:
+            return check_gates(result, gates, groups, strict=self.strict, fewest=self.min_group_queries)
+        except CompatlearnError as error:
+            raise type(error)(as_flags(str(error), ("independent", "new_gallery"))) from error
 
     def write(self, result: "Compatibility", checks: "Checks | None") -> None:
         """The reports that are asked for."""

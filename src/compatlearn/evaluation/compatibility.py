@@ -127,9 +127,8 @@ def compatibility(
     frozen = adapter is not None and not isinstance(adapter, Cut) and "new_self" in outcomes
     backfill = "independent_self" if "independent_self" in outcomes else "new_self" if frozen else None
     figures = figures_of(outcomes, truth.primary, backfill, seed=seed, clusters=classes)
-    known = old.labels if old.labels is not None else pairs["cross"][0].labels
     result = _result(old, outcomes, figures, truth, classes, metric)
-    return replace(result, per_query=PerQuery(outcomes, known, backfill))
+    return replace(result, per_query=PerQuery(outcomes, backfill))
 
 
 def _pairs(items: dict[str, Items], called: dict[str, str]) -> dict[str, tuple[Items, Items]]:

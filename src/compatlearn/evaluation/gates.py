@@ -159,7 +159,7 @@ def check_gates(
 
     Over all queries the figure itself decides, as in the table. Of many groups some are beyond any limit by chance, so a
     group fails only where its whole interval is, and the intervals of all groups and gates hold together: where every group
-    truly meets every limit, one of them fails in at most 2.5 % of the runs. "compatible" asks more of all queries, the
+    truly meets every limit, one of them fails in about 2.5 % of the runs at most. "compatible" asks more of all queries, the
     verdict "yes", and of a group that it is not surely worse.
 
     Strictly, the whole 95 % interval must meet the limit, over all queries and in each group.

@@ -50,12 +50,10 @@ class PerQuery:
 
     Attributes:
         outcomes: test → what its queries scored; "old_self" and "cross" at least.
-        labels: (q,) int64 class of each query; None without labels.
         backfill: the test that stands for a full backfill; None: there is none.
     """
 
     outcomes: Mapping[str, Outcome]
-    labels: Int[np.ndarray, " q"] | None
     backfill: str | None
 
 
