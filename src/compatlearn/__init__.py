@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .encoders.text_models import load_text_encoder
     from .errors import CompatlearnError, ConfigError, DataError, FormatError, IncompatibleError, TrainingError
     from .evaluation.compatibility import compatibility
+    from .evaluation.gates import Checks, Gate, check_gates
     from .evaluation.relevance import Relevance
     from .evaluation.result import Compatibility
     from .export.onnx import export_onnx
@@ -47,6 +48,7 @@ _HOMES = {
     "encoders.text_models": ("load_text_encoder",),
     "errors": ("CompatlearnError", "ConfigError", "DataError", "FormatError", "IncompatibleError", "TrainingError"),
     "evaluation.compatibility": ("compatibility",),
+    "evaluation.gates": ("Checks", "Gate", "check_gates"),
     "evaluation.relevance": ("Relevance",),
     "evaluation.result": ("Compatibility",),
     "export.onnx": ("export_onnx",),
@@ -71,6 +73,7 @@ _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Adapter",
     "Cascade",
+    "Checks",
     "Compatibility",
     "CompatlearnError",
     "ConfigError",
@@ -78,6 +81,7 @@ __all__ = [
     "DataError",
     "Features",
     "FormatError",
+    "Gate",
     "Hits",
     "IncompatibleError",
     "InfluenceLoss",
@@ -90,6 +94,7 @@ __all__ = [
     "Texts",
     "TrainingError",
     "VectorCache",
+    "check_gates",
     "compatibility",
     "embed_texts",
     "export_onnx",
