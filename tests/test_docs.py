@@ -27,6 +27,7 @@ from compatlearn.config import load_recipe
 ROOT = Path(__file__).parents[1]
 STORES = sorted((ROOT / "docs" / "stores").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), *STORES]
+# their shell blocks run
 WALKS = {
     "upgrade.md",
     "quickstart.md",
