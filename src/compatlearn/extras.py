@@ -27,6 +27,7 @@ EXTRAS = {
     "psycopg": "pgvector",
     "pgvector": "pgvector",
     "lancedb": "lancedb",
+    "lance": "lancedb",
     "qdrant_client": "qdrant",
     "chromadb": "chroma",
 }
