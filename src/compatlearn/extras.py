@@ -31,6 +31,7 @@ EXTRAS = {
     "psycopg": "pgvector",
     "pgvector": "pgvector",
     "lancedb": "lancedb",
+    "lance": "lancedb",
     "qdrant_client": "qdrant",
     "chromadb": "chroma",
 }

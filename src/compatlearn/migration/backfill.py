@@ -11,7 +11,7 @@ from ..adapters.task import Tell, silent
 from ..errors import ConfigError, DataError, IncompatibleError
 from ..features.cache import VectorCache
 from ..features.values import Values
-from ..indexes.second import Block, Second, how_of, mark, stamps_of
+from ..indexes.second import Block, Second, digests_of, how_of, mark, stamps_of
 from ..upgrade.fresh import Embed, FreshVectors
 from .marks import EMBEDDED, forgotten, settled
 from .money import Money, Purse, dollars
@@ -146,6 +146,7 @@ class _Work:
         if stale.any():  # the item is another one by now, and so must its vector be
             self.fresh.cache.drop(block.ids[stale])
         for _ in range(TRIES):
+            self.fresh.cache.drop_changed(block.ids, digests_of(block.old))  # also where the store has forgotten the stamp
             if room is not None:
                 known = self.fresh.cache.get(block.ids)[1]
                 block = block.take(known | (np.cumsum(~known) <= room))
