@@ -1,6 +1,8 @@
 """Shapes and types in the signatures are enforced while the tests run."""
 
+import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 
 import pytest
 from jaxtyping import install_import_hook
@@ -18,6 +20,7 @@ def address() -> Iterator[str]:
     node = {"num_cpus": 1, "object_store_memory": 100 << 20}
     nodes = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
     nodes.add_node(**node)
-    with workers.connected(nodes.address):
+    out = sys.stdout  # which a command gives to Ray, but not for as long as the tests last
+    with workers.connected(nodes.address), redirect_stdout(out):
         yield nodes.address
     nodes.shutdown()

@@ -113,7 +113,7 @@ def test_wrong_turns(capsys: pytest.CaptureFixture[str], address: str, tmp_path:
     with STORES["chroma"](tmp_path, np.arange(N), OLD, "cosine") as store:
         flags = ["--plan", "plan", "--to", "other", "--engine", "ray", "--address", address]
         command = ["translate", "--index", store.address, *flags]
-        assert "can be written by one process only; translate without Ray (--engine local)" in complaint(capsys, 1, *command)
+        assert "can be written by one process only; translate it without Ray" in complaint(capsys, 1, *command)
     with STORES["features"](tmp_path, np.arange(N), OLD, "cosine") as store:
         index = open_index(store.address, metric="cosine")
         Path("always").touch()

@@ -43,10 +43,11 @@ def connected(address: str | None) -> Iterator[None]:
             raise ConfigError(
                 f"this program is connected to the Ray cluster at {here}, not to {address}; call ray.shutdown() first"
             )
-        yield
+        with redirect_stdout(sys.stderr):  # Ray reports dead workers there
+            yield
         return
     local: dict[str, Any] = {} if address else {"include_dashboard": False}
-    with redirect_stdout(sys.stderr):  # Ray reports dead workers there
+    with redirect_stdout(sys.stderr):
         try:
             if address not in (None, "auto"):  # Ray itself would try for minutes
                 host, _, port = address.rpartition(":")

@@ -80,7 +80,7 @@ def translate(
     """
     second, said = opened(index, adapter, name, space)
     if not isinstance(second, Divisible):
-        raise ConfigError(f"{second!r} can be written by one process only; translate without Ray (--engine local)")
+        raise ConfigError(f"{second!r} can be written by one process only; translate it without Ray")
     size, rows = capacity(gpu=False)[0], len(index)
     count = max(1, min(max(TASKS * size, rows // ROWS), rows // max(LEAST, batch or 0), MOST))
     job = put(Job(address, index.metric, name, adapter, said, batch, None if rate is None else rate / min(size, count)))

@@ -191,7 +191,7 @@ class LanceSecond(LanceIndex):
 
     def parts(self, count: int) -> list[Part]:
         """As `Divisible.parts`: between quantiles of the ids, in a sample of them."""
-        step = max(1, len(self.first) // (SAMPLED * count))
+        step = max(1, self.table.read(lambda table: table.count_rows()) // (SAMPLED * count))
         some = [self.table.ids(rows)[::step] for rows in self.table.batches([KEY], f"{KEY} IS NOT NULL", 100_000)]
         ids = np.sort(np.concatenate(some)) if some else np.zeros(0)
         return ranges([ids[place * len(ids) // count].item() for place in range(1, count)] if len(ids) else [])
