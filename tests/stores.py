@@ -29,7 +29,7 @@ class Store:
         second: a name for a second vector.
         keeps_lengths: whether vectors come back as they were written, under cosine.
         ids: the kind of its ids; numbers are written as text where that is all it takes.
-        release: function(): let another process have the store; whatever comes next takes it back.
+        release: function(): let another process have the store, as far as the fixture holds it, until it is needed again.
     """
 
     address: str
@@ -284,25 +284,37 @@ def chroma(folder: Path, ids: Any, vectors: np.ndarray, metric: str) -> Iterator
     import chromadb
 
     place = folder / "chroma"
-    client = chromadb.PersistentClient(str(place))
+    clients = [chromadb.PersistentClient(str(place))]
     space = {"euclidean": "l2", "cosine": "cosine", "dot": "ip"}[metric]
-    items = client.create_collection("items", configuration={"hnsw": {"space": space}}, embedding_function=None)
+    clients[0].create_collection("items", configuration={"hnsw": {"space": space}}, embedding_function=None)
+
+    def client() -> Any:
+        if not clients:
+            clients.append(chromadb.PersistentClient(str(place)))
+        return clients[0]
+
+    def items() -> Any:
+        return client().get_collection("items", embedding_function=None)
+
+    def release() -> None:
+        while clients:
+            clients.pop().close()
 
     def upsert(some: Any, rows: np.ndarray) -> None:
         names = [str(one) for one in np.asarray(some).tolist()]
-        items.upsert(names, embeddings=rows, documents=[f"text of {one}" for one in names])
+        items().upsert(names, embeddings=rows, documents=[f"text of {one}" for one in names])
 
     def delete(some: Any) -> None:
-        items.delete(ids=[str(one) for one in np.asarray(some).tolist()])
+        items().delete(ids=[str(one) for one in np.asarray(some).tolist()])
 
     def rows() -> dict[Any, Any]:
-        found = items.get(include=["embeddings", "documents", "metadatas"])
+        found = items().get(include=["embeddings", "documents", "metadatas"])
         parts = (found["embeddings"].tolist(), found["documents"], found["metadatas"])
-        return dict(zip(found["ids"], zip(*parts, strict=True), strict=True)) | {"": client.count_collections()}
+        return dict(zip(found["ids"], zip(*parts, strict=True), strict=True)) | {"": client().count_collections()}
 
     upsert(ids, vectors)
-    yield Store(f"chroma:{place}#items", metric, upsert, delete, rows, ids=str)
-    client.close()
+    yield Store(f"chroma:{place}#items", metric, upsert, delete, rows, ids=str, release=release)
+    release()
 
 
 _server: Any = None
