@@ -28,7 +28,8 @@ class CrossTest:
     Attributes:
         queries: q inputs of the new model, such as texts, one per row of `old_query`.
         old_gallery: features of the old model, as the index holds them.
-        old_query: the same queries by the old model; None: the queries are the gallery's items, each left out of its own search.
+        old_query: the same queries by the old model; None: the queries are the gallery's items, each left out of its own
+            search.
         items: n inputs, one per row of `old_gallery`, for the new self test; None: it is left out where queries are not
             the gallery's items.
         relevance: what answers the queries, by their ids; None: what has the query's label.
@@ -134,7 +135,9 @@ def to_metrics(result: Compatibility) -> dict[str, float]:
 
 def _check_count(inputs: Sequence[Any], features: Features, name: str, what: str) -> None:
     if len(inputs) != len(features):
-        raise IncompatibleError(f"{len(inputs)} {name} and {len(features)} rows of {what}; give one input per row, in its order")
+        raise IncompatibleError(
+            f"{len(inputs)} {name} and {len(features)} rows of {what}; give one input per row, in its order"
+        )
 
 
 def _features(vectors: Any, like: Features, name: str) -> Features:

@@ -20,8 +20,8 @@ else:
 class CompatibilityEvaluator(SentenceEvaluator):  # type: ignore[misc]
     """Give it to `SentenceTransformerTrainer(evaluator=…)`: new queries in the old gallery, as the model is trained.
 
-    Queries are embedded by `encode_query`, items by `encode_document`. The primary metric is that of the verdict in the cross
-    test: `cross_top1` by labels, `cross_ndcg10` by judgements, `cross_agreement` with neither; with a name, `NAME_cross_top1`. So
+    Queries are embedded by `encode_query`, items by `encode_document`. The primary metric is the cross test's: `cross_top1` by
+    labels, `cross_ndcg10` by judgements, `cross_agreement` with neither; with a name, `NAME_cross_top1`. So
     `metric_for_best_model="eval_NAME_cross_top1"` keeps the checkpoint that serves the old index best.
 
     Args:
@@ -94,7 +94,7 @@ class CompatibilityEvaluator(SentenceEvaluator):  # type: ignore[misc]
 
         return encode
 
-    def _write(self, folder: Path, line: dict[str, float]) -> None:
+    def _write(self, folder: Path, line: dict[str, Any]) -> None:
         """Append, as the evaluators of sentence-transformers do; an infinite update gain leaves its cell empty."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / self.csv_file

@@ -30,9 +30,9 @@ def _dimension(model: Any) -> int | None:
 class CompatibleLoss(nn.Module):
     """A usual loss, and a compatible one of the same embeddings: `usual + weight · compatible`.
 
-    The trainer logs both parts. The label column holds the class of each text, in [0, c); losses that look up the old feature of
-    the text itself (`RegressionLoss`, `NeighbourLoss`, `RankingLoss`) need its row too: then each label is `[class, row]`. Losses
-    without classes ignore the class, which may be 0.
+    The trainer logs both parts. The label column holds the class of each text, in [0, c); losses that look up the old feature
+    of the text itself (`RegressionLoss`, `NeighbourLoss`, `RankingLoss`) need its row too: then each label is `[class, row]`.
+    Losses without classes ignore the class, which may be 0.
 
     Args:
         model: the `SentenceTransformer` that is trained; its embeddings have at least as many dimensions as the old features.
@@ -40,8 +40,8 @@ class CompatibleLoss(nn.Module):
         usual: any loss of sentence-transformers for the same model, or `ClassLoss`; it is given the classes as labels. Where it
             cannot take embeddings (the gradient-cached ones), every text is embedded twice. None: the compatible loss alone.
         weight: of the compatible loss; the paper has 1.
-        columns: which columns of texts the labels are about; the compatible loss is their mean. (0,) is the anchor alone; (0, 1)
-            where the positive has the same class.
+        columns: which columns of texts the labels are about; the compatible loss is their mean. (0,) is the anchor alone;
+            (0, 1) where the positive has the same class.
 
     Raises:
         ConfigError: a negative weight, or no column.
@@ -61,14 +61,16 @@ class CompatibleLoss(nn.Module):
     ) -> None:
         super().__init__()
         if weight < 0 or not columns:
-            raise ConfigError(f"weight must be 0 or more, and columns must name one at least; got {weight} and {tuple(columns)}")
+            raise ConfigError(
+                f"weight must be 0 or more, and columns must name one at least; got {weight} and {tuple(columns)}"
+            )
         dimension, check = _dimension(model), getattr(compatible, "check_dimension", None)
         if dimension is not None and check is not None:
             check(dimension)
         self.model, self.compatible, self.usual = model, compatible, usual
         self.weight, self.columns = weight, tuple(columns)
 
-    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None) -> dict[str, Tensor]:
         """The two parts, which the trainer adds up.
 
         Args:
@@ -101,13 +103,17 @@ class CompatibleLoss(nn.Module):
     def _labels(self, labels: Tensor | None) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"] | None]:
         if labels is None or labels.is_floating_point() or labels.shape[1:] not in ((), (2,)):
             found = "none" if labels is None else f"{labels.dtype} of shape {tuple(labels.shape)}"
-            raise DataError(f"the label of a text must be its class, or [class, row], integers; got {found}; give a column label")
+            raise DataError(
+                f"the label of a text must be its class, or [class, row], integers; got {found}; give a column label"
+            )
         if labels.ndim == 2:
             return labels[:, 0], labels[:, 1]
         parameter = inspect.signature(self.compatible.forward).parameters.get("rows")
         if parameter is not None and parameter.default is inspect.Parameter.empty:
             name = type(self.compatible).__name__
-            raise IncompatibleError(f"{name} looks up the old feature of each text; make the labels [class, row] instead of the class")
+            raise IncompatibleError(
+                f"{name} looks up the old feature of each text; make the labels [class, row] instead of the class"
+            )
         return labels, None
 
     def get_config_dict(self) -> dict[str, Any]:
@@ -136,9 +142,7 @@ class ClassLoss(nn.Module):
         ConfigError: fewer than two classes, or a model that does not say its dimension.
     """
 
-    def __init__(
-        self, model: nn.Module, classes: int, *, scale: float | None = SCALE, columns: Sequence[int] = (0,)
-    ) -> None:
+    def __init__(self, model: nn.Module, classes: int, *, scale: float | None = SCALE, columns: Sequence[int] = (0,)) -> None:
         super().__init__()
         dimension = _dimension(model)
         if dimension is None or classes < 2:
