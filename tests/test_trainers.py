@@ -38,7 +38,7 @@ def questions(rows: int, seed: int) -> tuple[list[str], np.ndarray]:
 def old_model(texts: list[str], labels: np.ndarray, seed: int) -> np.ndarray:
     """(n, D_OLD) noisy unit vectors around a direction per topic; a black box that nobody can train."""
     random = np.random.default_rng(seed)
-    vectors = np.random.default_rng(99).normal(size=(CLASSES, D_OLD))[labels] + 1.4 * random.normal(size=(len(texts), D_OLD))
+    vectors = np.eye(D_OLD)[labels] + 0.6 * random.normal(size=(len(texts), D_OLD))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 

@@ -11,13 +11,12 @@ from ..extras import require
 from .cross_test import CrossTest, Encode, to_metrics
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
 else:
     SentenceEvaluator = require("sentence_transformers.sentence_transformer.evaluation").SentenceEvaluator
 
 
-class CompatibilityEvaluator(SentenceEvaluator):  # type: ignore[misc]
+class CompatibilityEvaluator(SentenceEvaluator):
     """Give it to `SentenceTransformerTrainer(evaluator=…)`: new queries in the old gallery, as the model is trained.
 
     Queries are embedded by `encode_query`, items by `encode_document`. The primary metric is the cross test's: `cross_top1` by
@@ -41,7 +40,7 @@ class CompatibilityEvaluator(SentenceEvaluator):  # type: ignore[misc]
         write_csv: bool = True,
         show_progress_bar: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.test, self.name, self.write_csv = test, name, write_csv
         self.batch_size, self.show_progress_bar = batch_size, show_progress_bar
         by_labels = "top1" if test.old_gallery.has_labels else "agreement"
@@ -49,9 +48,7 @@ class CompatibilityEvaluator(SentenceEvaluator):  # type: ignore[misc]
         self.primary_metric = f"{name}_cross_{primary}" if name else f"cross_{primary}"
         self.csv_file = "_".join(["Compatibility_evaluation", *([name] if name else []), "results.csv"])
 
-    def __call__(
-        self, model: "SentenceTransformer", output_path: str | None = None, epoch: float = -1, steps: int = -1
-    ) -> dict[str, float]:
+    def __call__(self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1) -> dict[str, float]:
         """Measure the model as it is.
 
         Args:
@@ -72,7 +69,7 @@ class CompatibilityEvaluator(SentenceEvaluator):  # type: ignore[misc]
         if output_path is not None and self.write_csv:
             self._write(Path(output_path), {"epoch": epoch, "steps": steps, **metrics})
         named: dict[str, float] = self.prefix_name_to_metrics(metrics, self.name)
-        self.store_metrics_in_model_card_data(model, named, epoch, steps)
+        self.store_metrics_in_model_card_data(model, named, epoch, steps)  # type: ignore[arg-type]  # epochs are fractions
         return named
 
     def get_config_dict(self) -> dict[str, Any]:
