@@ -30,9 +30,13 @@ if TYPE_CHECKING:
     from .indexes.query_map import Cut, QueryMap
     from .losses.influence import InfluenceLoss, influence_loss
     from .losses.neighbours import NeighbourLoss
+    from .losses.ranking import RankingLoss
     from .losses.regression import RegressionLoss, regression_loss
     from .pseudo.centres import mean_classifier, random_walk_classifier, random_walk_weights
     from .pseudo.softmax import trained_classifier
+    from .trainers.cross_test import CrossTest
+    from .trainers.evaluator import CompatibilityEvaluator
+    from .trainers.loss import ClassLoss, CompatibleLoss
     from .upgrade.cascade import Cascade
     from .upgrade.plan import plan
     from .upgrade.result import Plan
@@ -61,9 +65,13 @@ _HOMES = {
     "indexes.query_map": ("Cut", "QueryMap"),
     "losses.influence": ("InfluenceLoss", "influence_loss"),
     "losses.neighbours": ("NeighbourLoss",),
+    "losses.ranking": ("RankingLoss",),
     "losses.regression": ("RegressionLoss", "regression_loss"),
     "pseudo.centres": ("mean_classifier", "random_walk_classifier", "random_walk_weights"),
     "pseudo.softmax": ("trained_classifier",),
+    "trainers.cross_test": ("CrossTest",),
+    "trainers.evaluator": ("CompatibilityEvaluator",),
+    "trainers.loss": ("ClassLoss", "CompatibleLoss"),
     "upgrade.cascade": ("Cascade",),
     "upgrade.plan": ("plan",),
     "upgrade.result": ("Plan",),
@@ -74,9 +82,13 @@ __all__ = [
     "Adapter",
     "Cascade",
     "Checks",
+    "ClassLoss",
     "Compatibility",
+    "CompatibilityEvaluator",
+    "CompatibleLoss",
     "CompatlearnError",
     "ConfigError",
+    "CrossTest",
     "Cut",
     "DataError",
     "Features",
@@ -88,6 +100,7 @@ __all__ = [
     "NeighbourLoss",
     "Plan",
     "QueryMap",
+    "RankingLoss",
     "RegressionLoss",
     "Relevance",
     "TextEncoder",
