@@ -126,7 +126,7 @@ class Items:
         """Say what the model counted, and which items had no content."""
         if self.lacking:
             first = next(iter(self.lacking))
-            tell(f"{len(self.lacking):,} items have no content in {self.data} (first: id {first!r}) and are passed by")
+            tell(f"{len(self.lacking):,} items have no content in {self.data} (first: id {first!r}) and are left out")
         if self.medium.name == "texts" and (line := self.encoder.receipt()):
             tell(line)
 

@@ -96,6 +96,7 @@ def backfill(
         ConfigError: a budget below 0, or a second vector whose model nobody named.
         DataError: `embed` gave what cannot be used, or the store refuses; what was done is kept.
         IncompatibleError: a cache of another model, or stamps of another one in the same column.
+        WithoutContent: `embed` names items that it was not asked for, and no others.
     """
     if min(items or 0, seconds or 0) < 0 or batch < 1:
         raise ConfigError(f"a budget is at least 0 and a batch at least 1; got {items} items, {seconds} seconds, {batch}")

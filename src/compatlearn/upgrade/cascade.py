@@ -183,7 +183,8 @@ class Cascade:
                 raise
             return self._ranked(queries, np.where(without, -1, proposed), ids, k)
         vectors = np.empty((len(rows), queries.shape[1]), dtype=np.float32)
-        vectors[order] = known  # by row of the index, which decides ties
+        if len(rows):  # a cache that was never filled has no dimension
+            vectors[order] = known  # by row of the index, which decides ties
         places = np.where(proposed >= 0, np.searchsorted(rows, proposed), -1)
         found, keys = nearest_among(queries, vectors, places, k, self.index.metric)
         counts = np.bincount(first[order][embedded] // proposed.shape[1], minlength=len(queries)).tolist()
