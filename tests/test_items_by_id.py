@@ -119,10 +119,10 @@ def test_a_column_a_function_and_a_file_write_the_same_rows(
 
 
 def test_only_what_is_embedded_is_asked_for(
-    lance: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(items, "FIRST", 5)
-    live = flags(lance, tmp_path)
+    live = flags(store, tmp_path)
     function = ("--items", "test_items_by_id:contents")
     assert (
         call(capsys, "backfill", *live, *function, "--most-items", "10", "--price-per-item", "1", "--batch-size", "4")[0] == 0

@@ -11,7 +11,7 @@ from ..adapters.task import Tell, silent
 from ..errors import ConfigError, DataError, IncompatibleError
 from ..features.cache import VectorCache
 from ..features.values import Values
-from ..indexes.second import Block, Second, how_of, mark, stamps_of
+from ..indexes.second import Block, Second, how_of, mark, mark_of, stamps_of
 from ..upgrade.fresh import Embed, FreshVectors, WithoutContent
 from .marks import EMBEDDED, forgotten, settled
 from .money import Money, Purse, dollars
@@ -120,7 +120,7 @@ def backfill(
         if watch is not None:
             watch(work.written)
     others = sum(count for said, count in second.counts().items() if said != work.said) if finished else 0
-    finished = finished and not work.left and others <= len(work.without)  # a budget may have ended within the last block
+    finished = finished and not work.left and others <= work.waiting  # a budget may have ended within the last block
     counts = work.fresh.count, work.cached, work.written, work.kept, work.left
     return Backfilled(*counts, pace.seconds, finished, purse.spent, len(work.without))
 
@@ -131,7 +131,7 @@ class _Work:
     def __init__(self, second: Second, fresh: FreshVectors, said: str) -> None:
         self.second, self.fresh, self.said = second, fresh, said
         self.cached = self.written = self.kept = self.left = 0
-        self.without = set[Any]()
+        self.without, self.waiting = set[Any](), 0  # ids without content, and how many of their rows have no true vector
 
     def todo(self, block: Block) -> Any:
         """(m,) which rows have no true vector of the item as it is now, and can have one."""
@@ -163,14 +163,9 @@ class _Work:
             try:
                 vectors, embedded = self.fresh.vectors(block.ids, self.second.dimension)
             except WithoutContent as error:
-                before = len(block)
-                self.without |= {*error.ids} & {*block.ids.tolist()}
-                block = block.take(self._has_content(block))
-                if len(block) == before:
-                    raise
-                room = (
-                    None if room is None else room - (self.fresh.count - count) - (before - len(block))
-                )  # as they were priced
+                others = self._others(block, error)
+                room = None if room is None else room - (self.fresh.count - count) - (len(block) - len(others))
+                block = others
                 continue
             tries += 1
             wrote = self.second.write(block, vectors, stamps_of(self.said, block.old))
@@ -182,7 +177,18 @@ class _Work:
             block = self._changed(block)
         self.left += len(block)
 
+    def _others(self, block: Block, error: WithoutContent) -> Block:
+        """The rows that have content; the error where all do."""
+        self.without |= {*error.ids} & {*block.ids.tolist()}
+        there = self._has_content(block)
+        if there.all():
+            raise error
+        self.waiting += sum(mark_of(stamp) != self.said for stamp in block.stamps[~there].tolist())
+        return block.take(there)
+
     def _has_content(self, block: Block) -> Any:
+        if not self.without:
+            return np.ones(len(block), dtype=bool)
         return np.array([one not in self.without for one in block.ids.tolist()], dtype=bool)
 
     def _changed(self, block: Block) -> Block:
