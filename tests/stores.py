@@ -28,8 +28,8 @@ class Store:
         rows: function() → every row as the store itself has it, to compare before and after.
         second: a name for a second vector.
         keeps_lengths: whether vectors come back as they were written, under cosine.
-        keeps_stamps: whether an item's stamp is still there after the application has replaced the item.
         ids: the kind of its ids; numbers are written as text where that is all it takes.
+        release: function(): let another process have the store; whatever comes next takes it back.
     """
 
     address: str
@@ -39,8 +39,8 @@ class Store:
     rows: Callable[[], dict[Any, Any]]
     second: str = "embedding_v2"
     keeps_lengths: bool = True
-    keeps_stamps: bool = True
     ids: type = np.int64
+    release: Callable[[], None] = lambda: None
 
     def open(self, metric: str) -> Any:
         """The index, its metric named where the store does not say it."""
@@ -226,26 +226,43 @@ def qdrant(folder: Path, ids: Any, vectors: np.ndarray, metric: str) -> Iterator
     made = QdrantClient(path=str(place))
     made.create_collection("items", vectors_config={"embedding": models.VectorParams(size=vectors.shape[1], distance=distance)})
     made.close()
-    server = connect(str(place))
+    servers = [connect(str(place))]
+
+    def client() -> Any:
+        if not servers:
+            servers.append(connect(str(place)))
+        return servers[0].client
+
+    def release() -> None:
+        connect(str(place)).close()  # the one that all of this process share
+        servers.clear()
 
     def upsert(some: Any, rows: np.ndarray) -> None:
         pairs = zip(np.asarray(some).tolist(), rows.tolist(), strict=True)
         points = [
             models.PointStruct(id=one, vector={"embedding": row}, payload={"content": f"text of {one}"}) for one, row in pairs
         ]
-        server.client.upsert("items", points)
+        client().upsert("items", points)
 
     def delete(some: Any) -> None:
-        server.client.delete("items", points_selector=np.asarray(some).tolist())
+        client().delete("items", points_selector=np.asarray(some).tolist())
 
     def rows() -> dict[Any, Any]:
-        points = server.client.scroll("items", limit=10_000, with_vectors=True)[0]
+        points = client().scroll("items", limit=10_000, with_vectors=True)[0]
         return {point.id: Point(point.vector, point.payload) for point in points}
 
     upsert(ids, vectors)
     unit = metric == "cosine"
-    yield Store(f"qdrant:{place}#items.embedding", metric, upsert, delete, rows, keeps_lengths=not unit, keeps_stamps=False)
-    server.close()
+    yield Store(
+        f"qdrant:{place}#items.embedding",
+        metric,
+        upsert,
+        delete,
+        rows,
+        keeps_lengths=not unit,
+        release=release,
+    )
+    release()
     memory.cleanup()
 
 

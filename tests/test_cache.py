@@ -47,6 +47,25 @@ def test_what_is_added_is_there_when_the_file_is_opened_again(tmp_path: Path) ->
         assert cache.get([3, 7])[1].tolist() == [False, True]
 
 
+def test_vectors_of_items_that_have_changed_are_forgotten(tmp_path: Path) -> None:
+    path, many = tmp_path / "v", range(10, 2_010)
+    with VectorCache(path, SPACE) as cache:
+        cache.add([1, 2, 3, *many], vectors_of([1, 2, 3, *many]))
+        with cache._database.held() as connection:  # as every file of an older version
+            assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'sources'").fetchone() == (0,)
+        assert cache.drop_changed([1, 2, 4], ["a", "b", "d"]) == 0, "nothing is known of what these were made from"
+    with VectorCache(path) as cache:
+        assert cache.drop_changed([1, 2, 3, 4], ["a", "other", "c", "other"]) == 1
+        assert cache.get([1, 2, 3, 4])[1].tolist() == [True, False, True, False]
+        cache.add([2], vectors_of([5]))
+        assert cache.drop_changed([2, 1], ["other", "a"]) == 0
+        assert cache.drop_changed(many, ["a"] * 2_000) == 0
+        assert cache.drop_changed(many, ["a"] * 1_000 + ["b"] * 1_000) == 1_000
+        assert cache.drop_changed([], []) == 0
+        with pytest.raises(IncompatibleError, match="numbers"):
+            cache.drop_changed(["1"], ["a"])
+
+
 def test_it_becomes_features(tmp_path: Path) -> None:
     ids = [f"{number} 💳" for number in range(2500)]
     with VectorCache(tmp_path / "v", SPACE) as cache:

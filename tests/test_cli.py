@@ -22,7 +22,7 @@ from compatlearn.pseudo.softmax import trained_classifier
 from samples import CAT, DOG, call, clusters, image_folder, picture
 
 WEIGHTS = "embedder.backbone.0.weight"
-COMMANDS = ("demo", "extract", "pseudo", "adapt", "plan", "train", "evaluate", "compare", "sweep", "recipe")
+COMMANDS = ("demo", "extract", "pseudo", "adapt", "plan", "train", "evaluate", "compare", "sweep", "recipe", "export")
 LIVE = ("translate", "backfill", "search", "status", "rollback", "serve", "drift")  # they write no file of ours
 COMMANDS += LIVE
 TINY = ["--backbone", "small_resnet4", "--epochs", "1", "--batch-size", "8", "--resize", "8", "--image-size", "8"]
@@ -201,7 +201,11 @@ def test_require_compatible_is_an_exit_code(capsys: pytest.CaptureFixture[str], 
         required = call(capsys, *arguments, new, "--json", "--require-compatible")
         assert json.loads(plain[1])["compatible"] == verdict
         assert (plain[0], required[0]) == (0, code)
-        assert required[1:] == plain[1:]
+        figures = json.loads(required[1])
+        assert figures.pop("gates")["met"] == (code == 0)
+        assert figures == json.loads(plain[1])
+        failed = required[2].removeprefix(plain[2])
+        assert failed.startswith("--require-compatible is not met: gain ") == (code == 3) == bool(failed)
         assert ("below half of the old self test" in plain[2]) == (verdict == "no")
         assert bool(plain[2]) == (verdict == "no")
 

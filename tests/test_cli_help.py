@@ -27,7 +27,7 @@ def test_a_flag_that_is_missing_or_misspelt(capsys: pytest.CaptureFixture[str], 
     assert call(capsys, *command.split()) == (2, "", f"compatlearn: {message}\n")
 
 
-COMMANDS = ("demo", "adapt", "evaluate", "extract", "pseudo", "train", "compare", "sweep", "recipe", "plan")
+COMMANDS = ("demo", "adapt", "evaluate", "extract", "pseudo", "train", "compare", "sweep", "recipe", "plan", "export")
 COMMANDS += ("translate", "backfill", "search", "status", "rollback", "serve", "drift")
 
 

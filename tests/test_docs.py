@@ -27,7 +27,16 @@ from compatlearn.config import load_recipe
 ROOT = Path(__file__).parents[1]
 STORES = sorted((ROOT / "docs" / "stores").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), *STORES]
-WALKS = {"upgrade.md", "quickstart.md", "own-data.md", "judgements.md", "texts.md", "services.md"}  # their shell blocks run
+# their shell blocks run
+WALKS = {
+    "upgrade.md",
+    "quickstart.md",
+    "own-data.md",
+    "judgements.md",
+    "gates.md",
+    "texts.md",
+    "services.md",
+}  # their shell blocks run
 BLOCK = re.compile(r"^(<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
 
 

@@ -1,5 +1,7 @@
 """LanceDB beyond the contract: writers at the same time, versions, names, kinds of columns, and what is wrong with a table."""
 
+import subprocess
+import sys
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -183,3 +185,52 @@ def test_what_is_wrong_with_a_table_is_one_line(tmp_path: Path) -> None:
         index.add_second("content", D_NEW)
     with pytest.raises(IncompatibleError, match="1 of 1 ids are not in table items"):
         index.read([N])
+
+
+def test_columns_of_any_kind_stay_as_they_are(tmp_path: Path) -> None:
+    """Rows are written in full, with what stands in their other columns."""
+    kinds = {
+        "blob": pa.array([bytes([row % 256]) * 2_000 for row in range(N)], pa.large_binary()),
+        "tags": pa.array([[f"t{row}", None] if row % 3 else None for row in range(N)], pa.list_(pa.string())),
+        "facts": pa.array([{"price": row / 7, "name": None} for row in range(N)]),
+        "kind": pa.array([f"kind {row % 2}" for row in range(N)]).dictionary_encode(),
+        "when": pa.array(range(N), pa.timestamp("us", tz="UTC")),
+    }
+    fields = [pa.field(name, array.type) for name, array in kinds.items()]
+    fields[0] = fields[0].with_metadata({"lance-encoding:blob": "true"})
+    rows = {"embedding": lists(normal(N)), "id": pa.array(range(N))}
+    schema = pa.schema([*fields, *(pa.field(name, array.type) for name, array in rows.items())])
+    table = lancedb.connect(tmp_path, read_consistency_interval=timedelta(0)).create_table(
+        "items", pa.table(kinds | rows, schema=schema)
+    )
+    before = table.to_lance().scanner(blob_handling="all_binary").to_table().sort_by("id")
+    assert write_all(open_index(f"lancedb:{tmp_path}#items.embedding", metric="dot").add_second("v2", D_NEW)) == N
+    after = table.to_lance().scanner(blob_handling="all_binary").to_table().sort_by("id")
+    assert after.select(before.column_names).to_pylist() == before.to_pylist()
+    assert after.schema.field("blob").metadata == before.schema.field("blob").metadata
+
+
+def test_ids_that_several_rows_have_are_refused(tmp_path: Path) -> None:
+    table = made(tmp_path)
+    table.add(pa.table({"id": [7, 9], "embedding": lists(normal(2))}))
+    second = open_index(f"lancedb:{tmp_path}#items.embedding", metric="dot").add_second("v2", D_NEW)
+    with pytest.raises(DataError, match=r"^2 ids stand in several rows of table items .*first: 7, 9"):
+        write_all(second)
+
+
+def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
+    """Some rows of a wide table are written; LanceDB's own conditional merge holds every row of it, twice."""
+    made(tmp_path, rows=normal(1_500), content=["x" * 100_000] * 1_500)
+    script = f"""
+import lance, numpy as np, resource
+from compatlearn.indexes.open import open_index
+from compatlearn.indexes.second import stamps_of
+second = open_index("lancedb:{tmp_path}#items.embedding", metric="dot").add_second("v2", {D_NEW})
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+before, block = peak(), second.block(np.arange(50))
+assert second.write(block, np.ones((50, {D_NEW}), np.float32), stamps_of("new@1|test", block.old)) == 50
+print(peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 150, "a table of 150 MB, held twice, is 300"

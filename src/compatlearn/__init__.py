@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from .encoders.text_models import load_text_encoder
     from .errors import CompatlearnError, ConfigError, DataError, FormatError, IncompatibleError, TrainingError
     from .evaluation.compatibility import compatibility
+    from .evaluation.gates import Checks, Gate, check_gates
     from .evaluation.relevance import Relevance
     from .evaluation.result import Compatibility
+    from .export.onnx import export_onnx
     from .features.cache import VectorCache
     from .features.features import Features
     from .indexes.csls import hubness, reranked
@@ -46,8 +48,10 @@ _HOMES = {
     "encoders.text_models": ("load_text_encoder",),
     "errors": ("CompatlearnError", "ConfigError", "DataError", "FormatError", "IncompatibleError", "TrainingError"),
     "evaluation.compatibility": ("compatibility",),
+    "evaluation.gates": ("Checks", "Gate", "check_gates"),
     "evaluation.relevance": ("Relevance",),
     "evaluation.result": ("Compatibility",),
+    "export.onnx": ("export_onnx",),
     "features.cache": ("VectorCache",),
     "features.features": ("Features",),
     "indexes.csls": ("hubness", "reranked"),
@@ -69,6 +73,7 @@ _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Adapter",
     "Cascade",
+    "Checks",
     "Compatibility",
     "CompatlearnError",
     "ConfigError",
@@ -76,6 +81,7 @@ __all__ = [
     "DataError",
     "Features",
     "FormatError",
+    "Gate",
     "Hits",
     "IncompatibleError",
     "InfluenceLoss",
@@ -88,8 +94,10 @@ __all__ = [
     "Texts",
     "TrainingError",
     "VectorCache",
+    "check_gates",
     "compatibility",
     "embed_texts",
+    "export_onnx",
     "extract_texts",
     "fit_adapter",
     "hubness",

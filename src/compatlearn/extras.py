@@ -15,6 +15,8 @@ EXTRAS = {
     "jinja2": "report",
     "matplotlib": "report",
     "faiss": "faiss",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
     "pytorch_metric_learning": "metric",
     "ray": "ray",
     "sentence_transformers": "text",
@@ -29,6 +31,7 @@ EXTRAS = {
     "psycopg": "pgvector",
     "pgvector": "pgvector",
     "lancedb": "lancedb",
+    "lance": "lancedb",
     "qdrant_client": "qdrant",
     "chromadb": "chroma",
 }

@@ -221,7 +221,7 @@ def _perceptron(x: Vectors, up: Vectors, up_bias: Vectors, down: Vectors, down_b
     x = x @ up
     x += up_bias
     square = np.minimum(x * x, EDGE)
-    power: Any = square * GELU[-1]
+    power = square * GELU[-1]
     for factor in GELU[-2:0:-1]:
         power += factor
         power *= square
@@ -262,8 +262,8 @@ def _unit(rows: Vectors) -> Vectors:
         length = np.sqrt(rows.dot(rows))
         return rows / length if length > SHORTEST else _unit(rows[None])[0]
     largest = np.abs(rows).max(axis=1, keepdims=True)
-    rows = rows / np.where(largest > 0, largest, ONE)  # else squares may vanish
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), ONE)
+    scaled: Any = rows / np.where(largest > 0, largest, ONE)  # else squares may vanish
+    return scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), ONE)
 
 
 def _rows(vectors: Any, width: int, name: str) -> Vectors:

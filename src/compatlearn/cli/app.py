@@ -21,6 +21,7 @@ from .compare import compare, sweep
 from .demo import demo
 from .drift import drift
 from .evaluate import evaluate
+from .export import export
 from .extract import extract
 from .migrate import rollback, status, translate
 from .plan import plan
@@ -42,6 +43,7 @@ for command in (
     status,
     rollback,
     adapt,
+    export,
     evaluate,
     extract,
     pseudo,

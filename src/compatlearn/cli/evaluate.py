@@ -13,10 +13,12 @@ from ..errors import CompatlearnError
 from ..metric import Cluster, Metric
 from .columns import Columns, as_flags
 from .engine import Engine, connected
+from .gates import Gates
 from .judgements import relevance_of
-from .output import show
+from .output import show, tell
 
 if TYPE_CHECKING:
+    from ..evaluation.gates import Checks
     from ..evaluation.relevance import Relevance
     from ..evaluation.result import Compatibility
     from ..indexes.hits import Hits
@@ -42,6 +44,7 @@ def evaluate(
     pad: bool = False,
     json: bool = False,
     require_compatible: bool = False,
+    gates: Annotated[Gates, Parameter(name="*")] = Gates(),  # noqa: B008
     engine: Engine = "local",
     address: str | None = None,
 ) -> int:
@@ -51,6 +54,8 @@ def evaluate(
     compatlearn evaluate --old-query old-queries.npz --old-gallery index.npz --new-query new-queries.npz \\
         --adapter new-to-old.safetensors --require-compatible
     compatlearn evaluate --old-query q.npz --old-gallery index.npz --new-query n.npz --qrels qrels/test.tsv --json
+    compatlearn evaluate --old-query q.npz --old-gallery index.npz --new-query n.npz --max-negative-flips 1% \\
+        --group languages.csv --junit gates.xml --markdown gates.md
     ```
 
     Args:
@@ -72,24 +77,53 @@ def evaluate(
         slerp: with --adapter: weight in [0, 1] of the mapped query when it is mixed with the old one, asked too.
         pad: let queries that are narrower than the old gallery ask it without an adapter, padded with zeros.
         json: everything as JSON on stdout.
-        require_compatible: exit with 3 unless the verdict is yes.
+        require_compatible: exit with 3 unless the verdict is yes; in a group, if it is surely worse.
+        gates: limits that figures must meet.
         engine: where it runs: here, or on a Ray cluster.
         address: host:port of the cluster, or auto; without one it is started here.
     """
     given = {"old_query": old_query, "old_gallery": old_gallery, "new_query": new_query}
     given |= {"new_gallery": new_gallery, "independent": independent, "independent_gallery": independent_gallery}  # type: ignore[dict-item]
     paths = {name: path for name, path in given.items() if path is not None}
+    limits = gates.limits(require_compatible)
+    inputs = {f"--{name.replace('_', '-')}": path for name, path in given.items()}
+    inputs |= {"--qrels": qrels, "--clicks": clicks, "--adapter": adapter}  # type: ignore[dict-item]
+    gates.check(limits, inputs, cluster, backfill=independent is not None or adapter is not None)
     spaces = {"old_query": old_space, "old_gallery": old_space, "new_query": new_space, "new_gallery": new_space}
     with connected(engine, address) as workers:
         loaded: dict[str, Any] = columns.load(paths, spaces)
+        groups = gates.groups(loaded["old_query"], old_query)
         search = workers.searcher([(paths[name], one) for name, one in loaded.items()]) if workers else _watched_search()
         names = {name: f"{name} ({path})" for name, path in paths.items()}
         options: dict[str, Any] = {"metric": metric, "cluster": cluster, "pad": pad, "searcher": search, "names": names}
         result = _measured(loaded, relevance_of(qrels, clicks), adapter, slerp, options)
-    show(result.to_dict() if json else result)
+    checks = gates.checked(result, limits, groups)
+    gates.write(result, checks)
+    _show(result, checks, json)
     for line in _hints(result, adapter, {names[name]: features.space for name, features in loaded.items()}):
         print(line, file=sys.stderr)
-    return 3 if require_compatible and result.compatible != "yes" else 0
+    return 0 if checks is None else _told(checks)
+
+
+def _told(checks: "Checks") -> int:
+    """The exit code; a line on stderr for each gate that is not met."""
+    from ..report.gates import failed_lines
+
+    for line in failed_lines(checks):
+        tell(line)
+    return 0 if checks.met else 3
+
+
+def _show(result: "Compatibility", checks: "Checks | None", json: bool) -> None:
+    if json:
+        show(result.to_dict() | ({} if checks is None else {"gates": checks.to_dict()}))
+        return
+    show(result)
+    if checks is not None:
+        from ..report.gates import gates_table
+
+        print()
+        show(gates_table(checks))
 
 
 def _measured(

@@ -1,4 +1,4 @@
-"""What `--out` may be: checked before any work, so that no command destroys its own input or anybody's files."""
+"""What `--out` and reports may be: checked before any work, so that no command destroys its input or anybody's files."""
 
 import json
 import os
@@ -19,6 +19,11 @@ MARKS = {  # kind of folder → the files of which one is there as soon as the f
     "plan": ("plan.json", "request.json", "fits"),
 }
 HEADER = 100_000_000  # bytes, at most, of a safetensors header: the format's own limit
+REPORTS = {  # flag → what is near the beginning of every report that it names
+    "--junit": b'<testsuite name="compatlearn evaluate"',
+    "--markdown": b"<!-- compatlearn evaluate -->",
+}
+BEGINNING = 1000  # bytes of a report that show what it is
 
 Inputs = Mapping[str, Path | str | None]
 
@@ -76,17 +81,46 @@ def check_out_folder(out: Path, inputs: Inputs, kind: str) -> None:
     _check_parents(out)
 
 
-def _check_inputs(out: Path, inputs: Inputs) -> None:
+def check_report(flag: str, out: Path, inputs: Inputs) -> None:
+    """Refuse a report that a command must not write; called before the work.
+
+    Args:
+        flag: the flag that names it, "--junit" or "--markdown".
+        out: the file to be written. One that is there may be replaced if it is empty or such a report.
+        inputs: as for `check_out_file`; another report that is written counts too.
+
+    Raises:
+        ConfigError: `out` is, contains or lies in an input; is a folder, no file, or below a file; holds anything else than
+            such a report; or cannot be written.
+    """
+    _check_inputs(out, inputs, flag)
+    if out.is_dir():
+        raise ConfigError(f"{flag} {out} is a folder; name a file in it")
+    _check_parents(out, flag)
+    if not out.exists():
+        return
+    if not out.is_file():
+        raise ConfigError(f"{flag} {out} is no file that can be replaced; name a file")
+    with out.open("rb") as file:
+        begin = file.read(BEGINNING)
+    if begin and REPORTS[flag] not in begin:
+        raise ConfigError(
+            f"{flag} {out} is there already and is no report of this kind ({out.stat().st_size} bytes); "
+            "name another file, or delete that one"
+        )
+
+
+def _check_inputs(out: Path, inputs: Inputs, called: str = "--out") -> None:
     for flag, given in inputs.items():
         place = _place(given)
         if place is None:
             continue
         if _same(out, place):
-            raise ConfigError(f"--out {out} is the same as {flag} {given}, which would be destroyed; name another place")
+            raise ConfigError(f"{called} {out} is the same as {flag} {given}, which would be destroyed; name another place")
         if any(_same(folder, place) for folder in out.resolve().parents):
-            raise ConfigError(f"--out {out} lies in {flag} {given}, which is read; name a place outside it")
+            raise ConfigError(f"{called} {out} lies in {flag} {given}, which is read; name a place outside it")
         if any(_same(out, folder) for folder in place.resolve().parents):
-            raise ConfigError(f"--out {out} contains {flag} {given}, which is read; name a place of its own")
+            raise ConfigError(f"{called} {out} contains {flag} {given}, which is read; name a place of its own")
 
 
 def _place(given: Path | str | None) -> Path | None:
@@ -105,13 +139,13 @@ def _same(one: Path, other: Path) -> bool:
         return one.resolve() == other.resolve()
 
 
-def _check_parents(out: Path) -> None:
+def _check_parents(out: Path, called: str = "--out") -> None:
     nearest = next(folder for folder in out.absolute().parents if folder.exists())
     if not nearest.is_dir():
-        raise ConfigError(f"--out {out} lies below {nearest}, which is a file; name a folder that is one")
+        raise ConfigError(f"{called} {out} lies below {nearest}, which is a file; name a folder that is one")
     target = out if out.is_dir() else nearest
     if not os.access(target, os.W_OK | os.X_OK):
-        raise ConfigError(f"--out {out} cannot be written: {target} is read-only for you; name another place")
+        raise ConfigError(f"{called} {out} cannot be written: {target} is read-only for you; name another place")
 
 
 def _kind(path: Path) -> str | None:

@@ -34,15 +34,27 @@ def read_clicks(path: Path) -> tuple[list[str], list[str], Float[np.ndarray, " m
     if path.suffix.lower() not in (*KINDS, *PARQUET):
         raise FormatError(f"{path} is no table of clicks; write {', '.join(KINDS)} or .parquet")
     table = read_table([path], str(path), (*QUERY_COLUMNS, *ITEM_COLUMNS))
-    query, item = (_column(table, names) for names in (QUERY_COLUMNS, ITEM_COLUMNS))
+    query, item = (column_of(table, names) for names in (QUERY_COLUMNS, ITEM_COLUMNS))
     if not len(table):
         raise DataError(f"{path} holds no click; write a query id and an item id per row")
     count = next((name for name in COUNT_COLUMNS if name in table.columns), None)
     counts = np.ones(len(table)) if count is None else _counts(table, count)
-    return _ids(table, query), _ids(table, item), counts
+    return ids_of(table, query), ids_of(table, item), counts
 
 
-def _column(table: Table, names: Sequence[str]) -> str:
+def column_of(table: Table, names: Sequence[str]) -> str:
+    """The first of these columns that a table has.
+
+    Args:
+        table: the table.
+        names: what the column may be called.
+
+    Returns:
+        Its name.
+
+    Raises:
+        FormatError: it has none of them.
+    """
     found = next((name for name in names if name in table.columns), None)
     if found is None:
         have = ", ".join(map(repr, table.columns)) or "none"
@@ -50,8 +62,19 @@ def _column(table: Table, names: Sequence[str]) -> str:
     return found
 
 
-def _ids(table: Table, column: str) -> list[str]:
-    """Whole numbers as their digits: files of text do not tell them from text."""
+def ids_of(table: Table, column: str) -> list[str]:
+    """Ids as text; whole numbers as their digits: files of text do not tell them from text.
+
+    Args:
+        table: the table.
+        column: the column with the ids.
+
+    Returns:
+        One id per row.
+
+    Raises:
+        DataError: rows without an id.
+    """
     values = table.columns[column]
     _check(table, values, lambda value: type(value) in (int, str) and value != "", f"have no id in column {column!r}")
     return [str(value).strip() for value in values]

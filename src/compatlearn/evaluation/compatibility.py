@@ -17,7 +17,7 @@ from ..indexes.exact import search
 from ..indexes.hits import Hits
 from ..indexes.query_map import Cut, QueryMap
 from ..metric import Cluster, Metric, check_cluster, check_metric
-from .outcome import DEEPEST, TEN, ByAgreement, ByRelevance, Outcome, Truth
+from .outcome import DEEPEST, TEN, ByAgreement, ByRelevance, Outcome, PerQuery, Truth
 from .relevance import Relevance
 from .result import Compatibility
 from .verdict import Figures, figures_of, per_class
@@ -127,7 +127,8 @@ def compatibility(
     frozen = adapter is not None and not isinstance(adapter, Cut) and "new_self" in outcomes
     backfill = "independent_self" if "independent_self" in outcomes else "new_self" if frozen else None
     figures = figures_of(outcomes, truth.primary, backfill, seed=seed, clusters=classes)
-    return _result(old, outcomes, figures, truth, classes, metric)
+    result = _result(old, outcomes, figures, truth, classes, metric)
+    return replace(result, per_query=PerQuery(outcomes, backfill))
 
 
 def _pairs(items: dict[str, Items], called: dict[str, str]) -> dict[str, tuple[Items, Items]]:

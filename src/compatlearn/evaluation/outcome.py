@@ -1,5 +1,6 @@
 """What one search scores on every query: by what is relevant, or by agreement with the new model's own ranking."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias
@@ -30,6 +31,30 @@ class Outcome:
     scores: dict[str, Float[np.ndarray, " q"]]
     right: Bool[np.ndarray, " q"]
     curve: list[float] = field(default_factory=list)
+
+    def take(self, rows: Bool[np.ndarray, " q"]) -> "Outcome":
+        """What some of the queries scored.
+
+        Args:
+            rows: (q,) which of them.
+
+        Returns:
+            The same figures of these alone, without the curve.
+        """
+        return Outcome({name: values[rows] for name, values in self.scores.items()}, self.right[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class PerQuery:
+    """What every query scored, in the order of the old queries: what figures of some of them are made of.
+
+    Attributes:
+        outcomes: test → what its queries scored; "old_self" and "cross" at least.
+        backfill: the test that stands for a full backfill; None: there is none.
+    """
+
+    outcomes: Mapping[str, Outcome]
+    backfill: str | None
 
 
 @dataclass(frozen=True, eq=False)

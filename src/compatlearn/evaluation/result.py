@@ -1,7 +1,7 @@
 """The verdict, and all that it rests on."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ..metric import Metric, Primary, Verdict
 from .figures import Figure
+from .outcome import PerQuery
 from .table import bounds, grid
 
 TESTS = {  # the four searches, and what people call them
@@ -103,6 +104,7 @@ class Compatibility:
         queries_without_judgement: how many of these queries nobody judged; each counts as a miss. 0 without judgements.
         primary: what the verdict is of: "top1" by labels, "ndcg10" by judgements, else "agreement".
         classes: how many classes the intervals draw from; None where they draw queries.
+        per_query: what every query scored, for figures of some of them; not in `to_dict`.
     """
 
     old_self: Scores
@@ -124,6 +126,7 @@ class Compatibility:
     queries_without_judgement: int = 0
     primary: Primary = "top1"
     classes: int | None = None
+    per_query: PerQuery | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=120, color_system=None)

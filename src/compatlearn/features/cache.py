@@ -14,10 +14,9 @@ from ..errors import DataError, FormatError, IncompatibleError, first_few
 from .checks import rows_at_fault
 from .features import Features
 from .ids import check_unique
-from .sqlite import Database, agree, fact, keys_of
+from .sqlite import SOME, SOURCES, Database, agree, fact, keys_of, noted
 from .values import Values, to_ids, to_vectors
 
-SOME = 900  # ids of one question: older builds of SQLite take 999
 KINDS = {"U": "text", "i": "numbers"}
 
 
@@ -159,6 +158,33 @@ class VectorCache:
             before = database.total_changes
             database.executemany("DELETE FROM vectors WHERE id = ?", ((key,) for key in keys))
             return database.total_changes - before
+
+    def drop_changed(self, ids: Values, made_of: Sequence[str]) -> int:
+        """Forget vectors of items that are not what they were when this was last asked of them, and note what they are now.
+
+        An item that was never asked of keeps its vector: nothing is known of what it was made from.
+
+        Args:
+            ids: (n,) different ids, int or text.
+            made_of: (n,) what tells an item from what it was before, such as a digest of its old vector.
+
+        Returns:
+            How many vectors were forgotten.
+
+        Raises:
+            DataError: the disk is full.
+            IncompatibleError: another kind of id than the file has.
+        """
+        keys = keys_of(self._wanted(ids))
+        now = dict(zip(keys, made_of, strict=True))
+        with self._database.transaction() as database:
+            database.execute(SOURCES)
+            other = [key for key, said in noted(database, keys) if said != now[key]]
+            before = database.total_changes
+            database.executemany("DELETE FROM vectors WHERE id = ?", ((key,) for key in other))
+            dropped = database.total_changes - before
+            database.executemany("INSERT OR REPLACE INTO sources (id, said) VALUES (?, ?)", now.items())
+        return dropped
 
     def scan(self, batch: int = 10_000) -> Iterator[Features]:
         """All vectors with their ids, in the order in which they came, at most `batch` at a time.

@@ -25,6 +25,9 @@ TABLES = (
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
     "CREATE TABLE vectors (place INTEGER PRIMARY KEY, id NOT NULL UNIQUE, vector BLOB NOT NULL)",  # an id keeps its type
 )
+# what vectors were made from, in files of which that was asked; others, of older versions too, lack it
+SOURCES = "CREATE TABLE IF NOT EXISTS sources (id NOT NULL PRIMARY KEY, said TEXT NOT NULL) WITHOUT ROWID"
+SOME = 900  # ids of one question: older builds of SQLite take 999
 
 
 class Database:
@@ -136,6 +139,21 @@ def agree(connection: sqlite3.Connection, path: Path, name: str, given: int | st
     stored = fact(connection, name)
     if stored != given:
         raise IncompatibleError(f"{path} holds {told.format(stored, given)}; keep these in another file")
+
+
+def noted(connection: sqlite3.Connection, keys: list[Any]) -> Iterator[tuple[Any, str]]:
+    """What the vectors of these ids were made from, where that was noted.
+
+    Args:
+        connection: to a file that has the table of `SOURCES`.
+        keys: ids, as `keys_of` gives them.
+
+    Yields:
+        The id, and what was noted.
+    """
+    for start in range(0, len(keys), SOME):
+        some = keys[start : start + SOME]
+        yield from connection.execute(f"SELECT id, said FROM sources WHERE id IN ({','.join('?' * len(some))})", some)
 
 
 def keys_of(ids: Shaped[np.ndarray, " n"]) -> list[Any]:

@@ -11,7 +11,7 @@ from ..adapters.task import Tell, silent
 from ..errors import ConfigError, DataError, IncompatibleError
 from ..features.cache import VectorCache
 from ..features.values import Values
-from ..indexes.second import Block, Second, how_of, mark, mark_of, stamps_of
+from ..indexes.second import Block, Second, digests_of, how_of, mark, mark_of, stamps_of
 from ..upgrade.fresh import Embed, FreshVectors, WithoutContent
 from .marks import EMBEDDED, forgotten, settled
 from .money import Money, Purse, dollars
@@ -154,6 +154,7 @@ class _Work:
             self.fresh.cache.drop(block.ids[stale])
         tries = 0
         while tries < TRIES:
+            self.fresh.cache.drop_changed(block.ids, digests_of(block.old))  # also where the store has forgotten the stamp
             if room is not None:
                 known = self.fresh.cache.get(block.ids)[1]
                 block = block.take(known | (np.cumsum(~known) <= room))

@@ -82,7 +82,7 @@ def translate(
     if not isinstance(second, Divisible):
         raise ConfigError(f"{second!r} can be written by one process only; translate without Ray (--engine local)")
     size, rows = capacity(gpu=False)[0], len(index)
-    count = max(1, min(max(TASKS * size, rows // ROWS), rows // LEAST, MOST))
+    count = max(1, min(max(TASKS * size, rows // ROWS), rows // max(LEAST, batch or 0), MOST))
     job = put(Job(address, index.metric, name, adapter, said, batch, None if rate is None else rate / min(size, count)))
     pace, written, kept, left = Pace(rows, "translated", None, tell), 0, 0, 0
     for _ in range(PASSES):

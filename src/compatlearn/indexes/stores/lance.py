@@ -1,10 +1,10 @@
 """A column of LanceDB: read from one version, searched by LanceDB, and a second column that is written under a condition.
 
-LanceDB makes a version at every write and moves the rows that it changes. So a write costs a pass over the ids and first
-vectors of the whole table, however few rows it brings; thousands of small writes are as many versions and fragments; and
-rows that were moved are searched one by one, without the vector index, until the index takes them in. Write blocks of 10,000
-rows or more, and call LanceDB's own `table.optimize()` afterwards: it joins the fragments and brings the indexes up to date.
-It also removes versions that are older than a week, which others may want, so nothing here calls it.
+LanceDB makes a version at every write and moves the rows that it changes. So a write costs a pass over the ids of the whole
+table, however few rows it brings; thousands of small writes are as many versions and fragments; and rows that were moved are
+searched one by one, without the vector index, until the index takes them in. Write blocks of 10,000 rows or more, and call
+LanceDB's own `table.optimize()` afterwards: it joins the fragments and brings the indexes up to date. It also removes
+versions that are older than a week, which others may want, so nothing here calls it.
 """
 
 from collections import Counter
@@ -25,7 +25,8 @@ from ..checks import check_metric_of, check_queries
 from ..hits import Hits
 from ..parts import WHOLE, Part, ranges
 from ..second import SPACE, Block, mark_of
-from .lance_table import KEY, METRICS, LanceTable, identifier, lists, literal, texts, vectors
+from .lance_rows import write_rows
+from .lance_table import KEY, METRICS, LanceTable, identifier, literal, texts, vectors
 
 FORM = "lancedb:DIR#table.column"
 QUERIES = 64  # that LanceDB is asked at once
@@ -200,15 +201,11 @@ class LanceSecond(LanceIndex):
         return self._block(self.table.named(self._columns(), self._filled(self.first), ids))
 
     def write(self, block: Block, vectors: Float[np.ndarray, "m d"], stamps: Shaped[np.ndarray, " m"]) -> int:
-        """As `Second.write`: a row counts as unchanged while its first vector and the mark of its stamp are as they were.
+        """As `Second.write`: a row counts as unchanged while its first vector and its stamp are as they were.
 
-        Its other columns are not looked at. Where others commit meanwhile, LanceDB tests the condition on what they wrote.
+        Its other columns are not looked at, and stay as they are at that moment.
         """
-        marks, done = np.array([mark_of(stamp) for stamp in block.stamps.tolist()], dtype=str), 0
-        for said in sorted(set(marks.tolist())):
-            mine = marks == said
-            done += self._merge(block.take(mine), vectors[mine], stamps[mine], said)
-        return done
+        return write_rows(self.table, self.first.name, self.name, block, vectors, stamps)
 
     def counts(self) -> dict[str, int]:
         """As `Second.counts`."""
@@ -227,28 +224,6 @@ class LanceSecond(LanceIndex):
     def _block(self, rows: Any) -> Block:
         stamps = texts(rows[self.name + SPACE])
         return Block(self.table.ids(rows), vectors(rows[self.first.name], self.first.dimension), stamps, stamps)
-
-    def _merge(self, block: Block, rows: Float[np.ndarray, "m d"], stamps: Shaped[np.ndarray, " m"], said: str) -> int:
-        first, stamp = identifier(self.first.name), "target." + identifier(self.name + SPACE)
-        after = f"{stamp} >= {literal(said + '#')} AND {stamp} < {literal(said + '$')}"  # all that begin with the mark and a #
-        same = f"({stamp} = {literal(said)} OR ({after}))" if said else f"{stamp} IS NULL"
-        schema = self.table.schema
-        source = pa.table(
-            {
-                KEY: pa.array(block.ids.tolist(), type=schema.field(KEY).type),
-                self.first.name: lists(block.old, schema.field(self.first.name).type),
-                self.name: lists(rows, schema.field(self.name).type),
-                self.name + SPACE: stamps.tolist(),
-            }
-        )
-
-        def merge(table: Any) -> int:
-            # through an index on the ids, LanceDB 0.40 panics at a condition where not all columns are written
-            asked = table.merge_insert(KEY).use_index(False)
-            asked = asked.when_matched_update_all(where=f"target.{first} = source.{first} AND {same}")
-            return int(asked.execute(source).num_updated_rows)
-
-        return self.table.change(merge)
 
 
 def _within(part: Part) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Shaped
 
-from ...errors import ConfigError, DataError, IncompatibleError
+from ...errors import CompatlearnError, ConfigError, DataError, IncompatibleError
 from ...extras import require
 from ...features.values import Values
 
@@ -20,6 +20,7 @@ NOTE = "compatlearn."  # how the keys begin that this package leaves in a column
 METRICS = {"l2": "euclidean", "cosine": "cosine", "dot": "dot"}
 PATIENCE = 60.0  # seconds that a write is tried again which others' writes came before
 IDS = 10_000  # that one condition names
+LINE = 500  # letters of what LanceDB says; it repeats a condition of 10,000 ids
 T = TypeVar("T")
 
 
@@ -159,9 +160,11 @@ class LanceTable:
     def _plainly(self, what: str) -> Iterator[None]:
         try:
             yield
+        except CompatlearnError:
+            raise
         except Exception as error:  # LanceDB has no class of its own for what its Rust part says
             line = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(", /")[0]
-            raise DataError(f"{self} {what}: {line}") from error
+            raise DataError(f"{self} {what}: {line[:LINE]}") from error
 
 
 def vectors(column: Any, dimension: int) -> Float[np.ndarray, "m d"]:

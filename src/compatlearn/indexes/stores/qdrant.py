@@ -244,8 +244,8 @@ class QdrantSecond(QdrantIndex):
         read while the claim was there, in the milliseconds between the second reading and the write. Such a point has a new
         vector of its former state; the digest in its stamp tells. With replicas, this holds as far as they agree.
 
-        An upsert by the application takes the stamp away too: such a point looks like one that has never been written, and
-        that a cache may hold a vector of its former content does not show.
+        An upsert by the application takes the stamp away too: such a point looks like one that has never been written. That a
+        cache holds a vector of its former content shows only where the cache knows what that was made from.
         """
         rows = dict(zip(block.ids.tolist(), zip(block.old, vectors, stamps.tolist(), strict=True), strict=True))
         step, ids = max(1, NUMBERS // max(self.dimension, self.first.dimension)), list(rows)
