@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from ..errors import ConfigError, IncompatibleError
+from .by_id import contents_of_items
 from .columns import Columns
 from .items import Items, Spending, features_of
 from .judgements import relevance_of
@@ -20,13 +21,12 @@ if TYPE_CHECKING:
     from ..migration.judge import Judge
     from ..migration.money import Money
 
-SAMPLE = 1000  # items that a mean price is taken of
-
 
 def backfill(
     *,
     plan: Path,
-    items: str,
+    items: str | None = None,
+    items_column: str | None = None,
     new_model: str,
     live: Annotated[Live, Parameter(name="*")],
     budget: float = 1.0,
@@ -51,13 +51,16 @@ def backfill(
     ```
     compatlearn backfill --index postgresql://localhost/shop#items.embedding --plan plan --items items.jsonl \\
         --new-model all-MiniLM-L6-v2 --queries plan/features/queries-new --budget 0.1
-    compatlearn backfill --index postgresql://localhost/shop#items.embedding --plan plan --items items.jsonl \\
+    compatlearn backfill --index postgresql://localhost/shop#items.embedding --plan plan --items-column body \\
         --new-model openai:text-embedding-3-small --price 0.02 --most-dollars 5
     ```
 
     Args:
         plan: folder that `plan` wrote; new vectors are kept in its new.vectors, so that no item is paid for twice.
-        items: texts or pictures of the items, by the ids of the index: as --data of `extract`.
+        items: texts or pictures of the items, by the ids of the index: as --data of `extract`, or `module:function`, which is
+            called with a list of ids, as for `plan`.
+        items_column: in place of items: a column of text of the index, as for `plan`. From a column or a function only what is
+            embedded is read, and items that have no content there stay as they are.
         new_model: what embeds them, as for `plan`.
         live: the index.
         budget: share of the items that were no pairs of the plan that is embedded, with what was embedded before; the plan's
@@ -90,8 +93,9 @@ def backfill(
     relevance = _relevance(queries, old_queries, qrels, clicks)
     said = plan_of(plan)
     index, second = live.second()
+    content = contents_of_items("backfill", items, items_column, index)
     before = require_one_space(second)
-    embed = Items(items, new_model, text_column, columns, text_model)
+    embed = Items(content, new_model, text_column, columns, text_model, index)
     if embed.encoder.space != second.space:
         raise IncompatibleError(
             f"--new-model {new_model} makes vectors of {embed.encoder.space!r}, and {live.to} holds those of "
@@ -106,7 +110,8 @@ def backfill(
         share = round(budget * (before.rows - len(paid)))
         room = max(0, share - max(0, before.embedded - len(paid))) if most_items is None else most_items
         money = embed.money(spending)
-        _announce(embed, money, max(0, before.rows - len(cache)), room)
+        each = None if money is None else embed.mean_price(money, spending)
+        _announce(money, each, max(0, before.rows - len(cache)), room)
         limits: Any = {"items": room, "seconds": None if minutes is None else 60 * minutes, "money": money}
         try:
             with BackfillLog(out or plan / FILE, road, judge, tell) as log:
@@ -152,17 +157,14 @@ def _order(paid: Any, found: Any) -> Any:
     return np.concatenate([paid, found[~np.isin(found, paid)]]) if len(paid) else found
 
 
-def _announce(embed: Items, money: "Money | None", lacking: int, room: int) -> None:
+def _announce(money: "Money | None", each: float | None, lacking: int, room: int) -> None:
     """Say what the budget buys."""
     from ..migration.money import dollars
 
     most = min(lacking, room)
-    if money is None:
+    if money is None or each is None:
         tell(f"at most {most:,} of {lacking:,} items that have no new vector yet are embedded; no price is known")
         return
-    ids = embed.content.ids.tolist()
-    some = ids[:: max(1, len(ids) // SAMPLE)]
-    each = float(money.price(some).mean())
     if money.most is not None and each > 0:
         most = min(most, int(money.most / each * (1 + 1e-9)))
     budget = "" if money.most is None else f"{dollars(money.most)} may be spent: "

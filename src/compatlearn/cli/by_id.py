@@ -43,6 +43,27 @@ def contents_by_id(items: str | None, items_column: str | None, index: Any) -> "
     return ContentsById(lambda ids: contents_of(index, ids, items_column), f"column {items_column!r} of the index")
 
 
+def contents_of_items(what: str, items: str | None, items_column: str | None, index: Any) -> "str | ContentsById":
+    """Where a command that embeds items of a live index finds their contents.
+
+    Args:
+        what: needs them, in words.
+        items: value of --items, or None.
+        items_column: value of --items-column, or None.
+        index: the live index.
+
+    Returns:
+        Data to be opened, or what gives the contents by id.
+
+    Raises:
+        ConfigError: as `contents_by_id`, or nothing is named.
+    """
+    found = contents_by_id(items, items_column, index) or items
+    if found is None:
+        raise ConfigError(f"{what} embeds items; give --items, or --items-column where the index holds their texts")
+    return found
+
+
 def is_function(items: str) -> bool:
     """Whether data is called `module:function`, of a module that can be found, and is no file or folder with a split."""
     match = re.fullmatch(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*", items)

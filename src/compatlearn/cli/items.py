@@ -2,21 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
 from .columns import Columns
-from .medium import Medium, medium_of
+from .medium import Medium, medium_of, medium_with
 from .output import tell
 from .texts import TextModel
 
 if TYPE_CHECKING:
+    from ..data.by_id import ContentsById
     from ..features.features import Features
     from ..features.ids import Items as Matched
     from ..migration.money import Money
 
 BATCH = 64  # pictures that are given to a model together
+SAMPLE = 1000  # items that a mean price is taken of
+FIRST = 100  # items that are asked for until one has content
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Spending:
     A command takes it all with `spending: Annotated[Spending, Parameter(name="*")] = Spending()`.
 
     Attributes:
-        most_dollars: most dollars that are spent now; needs a price.
+        most_dollars: most dollars that are spent on items now; needs a price. Queries that are embedded to measure with do not
+            count.
         price_per_item: dollars for an item, where --price of a service does not say it: of one's own machine, say.
     """
 
@@ -58,19 +63,31 @@ class Items:
     """Contents by id, and the model that embeds them.
 
     Args:
-        data: texts or pictures, by the ids of the index: as --data of `extract`.
+        data: texts or pictures, by the ids of the index: as --data of `extract`; or what gives them by id, and then only those
+            are held that are just embedded.
         model: what embeds them.
         text_column: column with the texts, where it has no usual name.
         columns: names of other columns.
         text_model: how texts are embedded.
+        index: says which items there are, where contents are asked for by id.
     """
 
-    def __init__(self, data: str, model: str, text_column: str | None, columns: Columns, text_model: TextModel) -> None:
-        self.data = data
-        self.medium: Medium = medium_of(data, None, text_column)
-        self.content: Any = self.medium.open(data, columns, text_column)
-        self.encoder: Any = self.medium.load(model, "--new-model", data, text_model)
-        self.rows = {item: row for row, item in enumerate(self.content.ids.tolist())}
+    def __init__(
+        self,
+        data: "str | ContentsById",
+        model: str,
+        text_column: str | None,
+        columns: Columns,
+        text_model: TextModel,
+        index: Any = None,
+    ) -> None:
+        self.index, self.lacking, self.priced = index, dict[Any, None](), dict[Any, float]()
+        self.by_id = None if isinstance(data, str) else data
+        self.data = data if isinstance(data, str) else data.name
+        self.medium: Medium = medium_of(data, None, text_column) if isinstance(data, str) else self._medium(data)
+        self.content: Any = self.medium.open(data, columns, text_column) if isinstance(data, str) else None
+        self.encoder: Any = self.medium.load(model, "--new-model", self.data, text_model)
+        self.rows = {} if self.content is None else {item: row for row, item in enumerate(self.content.ids.tolist())}
 
     def __call__(self, ids: list[Any]) -> Any:
         """(m, d) vectors of items."""
@@ -82,7 +99,12 @@ class Items:
             return features_of(Path(queries))
         from ..encoders import embed, extract
 
-        medium_of(self.data, queries, text_column)  # refuses texts beside pictures
+        if self.by_id is None:
+            medium_of(self.data, queries, text_column)  # refuses texts beside pictures
+        elif (other := medium_of(queries, None, text_column)) is not self.medium:
+            raise ConfigError(
+                f"{self.data} gives {self.medium.name} and --queries {queries} holds {other.name}; one model embeds both"
+            )
         content: Any = self.medium.open(queries, Columns(), text_column)
         checksum: Any = embed.checksum if self.medium.name == "texts" else extract.checksum
         tell(f"{queries}: {len(content)} {self.medium.name} by {self.encoder.space}")
@@ -95,13 +117,16 @@ class Items:
 
         from ..features.ids import Items as Matched
 
-        labels = self.content.labels
+        (ids, ids_from), labels = self._ids, getattr(self.content, "labels", None)
         varied = labels is not None and len(np.unique(labels)) > 1
-        origin = self.content.ids_from, self.content.classes if varied else None
-        return Matched("the items", np.empty((0, 1), np.float32), labels if varied else None, self.content.ids, "", *origin)
+        origin = ids_from, self.content.classes if varied else None
+        return Matched("the items", np.empty((0, 1), np.float32), labels if varied else None, ids, "", *origin)
 
     def receipt(self) -> None:
-        """Say what the model counted."""
+        """Say what the model counted, and which items had no content."""
+        if self.lacking:
+            first = next(iter(self.lacking))
+            tell(f"{len(self.lacking):,} items have no content in {self.data} (first: id {first!r}) and are left out")
         if self.medium.name == "texts" and (line := self.encoder.receipt()):
             tell(line)
 
@@ -117,12 +142,62 @@ class Items:
         if cost is None:
             return None
         billed: Callable[[], float | None] = self.encoder.billed
-        return Money(lambda ids: np.array(cost(self._of(ids).texts), dtype=np.float64), spending.most_dollars, billed)
+        return Money(lambda ids: np.array(self._costs(cost, ids), dtype=np.float64), spending.most_dollars, billed)
+
+    def mean_price(self, money: "Money", spending: Spending) -> float:
+        """Dollars for an item, in the mean over a sample."""
+        if spending.price_per_item is not None:
+            return spending.price_per_item
+        ids = self._ids[0]
+        return float(money.price(ids[:: max(1, len(ids) // SAMPLE)].tolist()).mean())
+
+    def _costs(self, cost: Callable[[list[str]], list[float]], ids: Any) -> list[float]:
+        """What the texts of items cost; nothing where there is none."""
+        if self.by_id is None:
+            return cost(self._of(ids).texts)
+        if any(one not in self.priced for one in ids):
+            texts: Any = self.by_id.held([*ids])[0]
+            found = {} if texts is None else dict(zip(texts.ids.tolist(), cost(texts.texts), strict=True))
+            self.priced = {one: found.get(one, 0.0) for one in ids}
+        return [self.priced[one] for one in ids]
+
+    @cached_property
+    def _ids(self) -> "tuple[Any, str]":
+        """Ids of all items, and where these come from: of a live index in one pass over it."""
+        import numpy as np
+
+        if self.content is not None:
+            return self.content.ids, self.content.ids_from
+        blocks = [(some.ids, some.ids_from) for some in self.index.scan()]
+        return np.concatenate([ids for ids, _ in blocks]), blocks[0][1]
+
+    def _medium(self, contents: "ContentsById") -> Medium:
+        """Whether texts or pictures are given: as for the first item that has any."""
+        count = 0
+        for some in self.index.scan(FIRST):
+            content, lacking = contents.held(some.ids.tolist())
+            if content is not None:
+                return medium_with(content)
+            count += len(lacking)
+        raise DataError(f"{self.data} has no content for any of {count:,} items; name where the contents are")
 
     def _of(self, ids: Any) -> Any:
         """The contents of items."""
         import numpy as np
 
+        if self.by_id is not None:
+            content, lacking = self.by_id.held([*ids])
+            if lacking:
+                from ..upgrade.fresh import WithoutContent
+
+                self.lacking |= dict.fromkeys(lacking)
+                said = f"{len(lacking)} of {len(ids)} items have no content in {self.data} (first: id {lacking[0]!r})"
+                raise WithoutContent(said, lacking)
+            if content is not None and medium_with(content) is not self.medium:
+                raise DataError(
+                    f"{self.data} returned {medium_with(content).name} (first: id {ids[0]!r}) and before {self.medium.name}"
+                )
+            return content
         missing = [one for one in ids if one not in self.rows]
         if missing:
             raise DataError(f"{len(missing)} items of the index are not in {self.data} (first: {missing[0]!r})")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from ..errors import ConfigError
+from .by_id import contents_of_items
 from .columns import Columns
 from .items import Items
 from .live import Live, plan_of
@@ -31,6 +32,7 @@ def search(
     new_model: str | None = None,
     old_model: str | None = None,
     items: str | None = None,
+    items_column: str | None = None,
     known_queries: Path | None = None,
     text_column: str | None = None,
     columns: Annotated[Columns, Parameter(name="*")] = Columns(),  # noqa: B008
@@ -55,8 +57,9 @@ def search(
         question: what is asked.
         new_model: what embeds texts or pictures, as for `plan`.
         old_model: what embeds them as the index was, for the rungs that need it.
-        items: for cascade: texts or pictures of the items, by the ids of the index; what is embedded for a query is kept in
-            new.vectors of the plan's folder.
+        items: for cascade: texts or pictures of the items, by the ids of the index, or `module:function`, as for `plan`; what
+            is embedded for a query is kept in new.vectors of the plan's folder.
+        items_column: in place of items: a column of text of the index, as for `plan`; items without content are not found.
         known_queries: for mapped+csls: logged queries by the new model; by default those that the plan has embedded, and its
             pairs where these are few.
         text_column: column or key with the texts, where it has no usual name.
@@ -72,8 +75,8 @@ def search(
     said = plan_of(plan)
     rung = rung or str(said["recommended"])
     question.check()
-    if rung == "cascade" and (items is None or new_model is None):
-        raise ConfigError("cascade embeds items for a query; give --items and --new-model")
+    if rung == "cascade" and (new_model is None or (items is None and items_column is None)):
+        raise ConfigError("cascade embeds items for a query; give --items, or --items-column, and --new-model")
     names, new, old = _asked(question, new_model, old_model, text_column, text_model)
     index = live.open()
     road = road_of(plan, said, rung, index, None if rung in FIRST else live.second()[1])
@@ -81,8 +84,9 @@ def search(
         road = replace(road, known=known_for(plan, known_queries, new))
     with ExitStack() as stack:
         embed = None
-        if rung == "cascade" and items is not None and new_model is not None:
-            embed = Items(items, new_model, text_column, columns, text_model)
+        if rung == "cascade" and new_model is not None:
+            content = contents_of_items(rung, items, items_column, index)
+            embed = Items(content, new_model, text_column, columns, text_model, index)
             road = _with_contents(road, embed, plan, stack)
         try:
             hits = road.search(new, old, k, exact=exact)

@@ -58,6 +58,36 @@ class ContentsById:
         texts = Texts.of([found[row] for row in kept], ids[kept], source=self.name)
         return replace(texts, ids_from=ids_from or texts.ids_from)
 
+    def held(self, ids: list[Any]) -> "tuple[Texts | Images | None, list[Any]]":
+        """The contents of some items, all of them read now, and the items that have none.
+
+        Args:
+            ids: of the items, no two alike.
+
+        Returns:
+            Texts or pictures, None where no item has any; and the ids of the items that have none.
+
+        Raises:
+            DataError: as `open`.
+        """
+        from .images import Images, to_rgb
+
+        found = [one for page in _pages(ids) for one in self.page(page)]
+        has = [one is not None and not (isinstance(one, str) and not one.strip()) for one in found]
+        lacking = [one for one, there in zip(ids, has, strict=True) if not there]
+        names = [one for one, there in zip(ids, has, strict=True) if there]
+        values = [one for one, there in zip(found, has, strict=True) if there]
+        if len({isinstance(one, str) for one in values}) > 1:
+            raise DataError(f"{self.name} returned texts and pictures; contents are texts, or all of them pictures of Pillow")
+        if not values:
+            return None, lacking
+        if isinstance(values[0], str):
+            return Texts.of(values, names, source=self.name), lacking
+        rows = np.arange(len(values))
+        return Images(
+            lambda row: to_rgb(values[row]), 0 * rows, np.array(names), rows, ("item",), self.name, "the ids"
+        ), lacking
+
     def page(self, ids: list[Any]) -> list[Any]:
         """The contents of a few items, checked.
 

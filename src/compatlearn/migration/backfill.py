@@ -11,8 +11,8 @@ from ..adapters.task import Tell, silent
 from ..errors import ConfigError, DataError, IncompatibleError
 from ..features.cache import VectorCache
 from ..features.values import Values
-from ..indexes.second import Block, Second, digests_of, how_of, mark, stamps_of
-from ..upgrade.fresh import Embed, FreshVectors
+from ..indexes.second import Block, Second, digests_of, how_of, mark, mark_of, stamps_of
+from ..upgrade.fresh import Embed, FreshVectors, WithoutContent
 from .marks import EMBEDDED, forgotten, settled
 from .money import Money, Purse, dollars
 from .pace import Pace
@@ -32,8 +32,9 @@ class Backfilled:
         kept: rows that had it before, of those that were looked at.
         left: rows that others changed again and again; run it again.
         seconds: that it took.
-        finished: every row of the index has its true vector.
+        finished: every row of the index has its true vector, but for those without content.
         spent: dollars; None where no price is known.
+        without: rows whose items have no content and so no true vector.
     """
 
     embedded: int
@@ -44,13 +45,16 @@ class Backfilled:
     seconds: float
     finished: bool
     spent: float | None = None
+    without: int = 0
 
     def __str__(self) -> str:
         end = "nothing is left to embed" if self.finished else "the budget is used up"
         end += "" if self.spent is None else f"; {dollars(self.spent)} spent"
+        without = f", {self.without:,} have no content" if self.without else ""
         return (
             f"{self.embedded:,} items embedded and {self.cached:,} taken from the cache in {self.seconds:.1f} s: "
-            f"{self.written:,} rows written, {self.kept:,} were done before, {self.left:,} were changed meanwhile; {end}"
+            f"{self.written:,} rows written, {self.kept:,} were done before, "
+            f"{self.left:,} were changed meanwhile{without}; {end}"
         )
 
 
@@ -74,7 +78,8 @@ def backfill(
 
     Args:
         second: where the vectors go: the column that `translate` filled, or one that `add_second` made.
-        embed: function of a list of m ids: (m, d_new) floats, in the order of the ids.
+        embed: function of a list of m ids: (m, d_new) floats, in the order of the ids. Items that it names in
+            `WithoutContent` stay as they are.
         cache: where new vectors are kept; that of a `Cascade` serves, and saves what it has embedded.
         order: ids of the items that come first; the others follow as the store has them.
         items: most items that `embed` is asked for.
@@ -91,6 +96,7 @@ def backfill(
         ConfigError: a budget below 0, or a second vector whose model nobody named.
         DataError: `embed` gave what cannot be used, or the store refuses; what was done is kept.
         IncompatibleError: a cache of another model, or stamps of another one in the same column.
+        WithoutContent: `embed` names items that it was not asked for, and no others.
     """
     if min(items or 0, seconds or 0) < 0 or batch < 1:
         raise ConfigError(f"a budget is at least 0 and a batch at least 1; got {items} items, {seconds} seconds, {batch}")
@@ -113,10 +119,10 @@ def backfill(
         pace.went(len(block))
         if watch is not None:
             watch(work.written)
-    marks = {said for said, count in second.counts().items() if count} if finished else set()
-    finished = finished and not work.left and marks <= {work.said}  # a budget may have ended within the last block
+    others = sum(count for said, count in second.counts().items() if said != work.said) if finished else 0
+    finished = finished and not work.left and others <= work.waiting  # a budget may have ended within the last block
     counts = work.fresh.count, work.cached, work.written, work.kept, work.left
-    return Backfilled(*counts, pace.seconds, finished, purse.spent)
+    return Backfilled(*counts, pace.seconds, finished, purse.spent, len(work.without))
 
 
 class _Work:
@@ -125,11 +131,12 @@ class _Work:
     def __init__(self, second: Second, fresh: FreshVectors, said: str) -> None:
         self.second, self.fresh, self.said = second, fresh, said
         self.cached = self.written = self.kept = self.left = 0
+        self.without, self.waiting = set[Any](), 0  # ids without content, and how many of their rows have no true vector
 
     def todo(self, block: Block) -> Any:
-        """(m,) which rows have no true vector of the item as it is now."""
+        """(m,) which rows have no true vector of the item as it is now, and can have one."""
         embedded = np.array([how_of(stamp) == EMBEDDED for stamp in block.stamps.tolist()], dtype=bool)
-        return ~(embedded & settled(block, self.said))
+        return ~(embedded & settled(block, self.said)) & self._has_content(block)
 
     def lacking(self, block: Block) -> Shaped[np.ndarray, " l"]:
         """(l,) ids of the rows of a block that must be embedded, in its order."""
@@ -140,12 +147,13 @@ class _Work:
     def do(self, block: Block, room: int | None) -> None:
         """Give the rows of a block their true vectors, embedding at most `room` items."""
         rows = self.todo(block)
-        self.kept += int((~rows).sum())
+        self.kept += int((~rows & self._has_content(block)).sum())
         block = block.take(rows)
         stale = forgotten(block)
         if stale.any():  # the item is another one by now, and so must its vector be
             self.fresh.cache.drop(block.ids[stale])
-        for _ in range(TRIES):
+        tries = 0
+        while tries < TRIES:
             self.fresh.cache.drop_changed(block.ids, digests_of(block.old))  # also where the store has forgotten the stamp
             if room is not None:
                 known = self.fresh.cache.get(block.ids)[1]
@@ -153,7 +161,14 @@ class _Work:
             if not len(block):
                 return
             count = self.fresh.count
-            vectors, embedded = self.fresh.vectors(block.ids, self.second.dimension)
+            try:
+                vectors, embedded = self.fresh.vectors(block.ids, self.second.dimension)
+            except WithoutContent as error:
+                others = self._others(block, error)
+                room = None if room is None else room - (self.fresh.count - count) - (len(block) - len(others))
+                block = others
+                continue
+            tries += 1
             wrote = self.second.write(block, vectors, stamps_of(self.said, block.old))
             self.written += wrote
             room = None if room is None else room - (self.fresh.count - count)
@@ -162,6 +177,20 @@ class _Work:
                 return
             block = self._changed(block)
         self.left += len(block)
+
+    def _others(self, block: Block, error: WithoutContent) -> Block:
+        """The rows that have content; the error where all do."""
+        self.without |= {*error.ids} & {*block.ids.tolist()}
+        there = self._has_content(block)
+        if there.all():
+            raise error
+        self.waiting += sum(mark_of(stamp) != self.said for stamp in block.stamps[~there].tolist())
+        return block.take(there)
+
+    def _has_content(self, block: Block) -> Any:
+        if not self.without:
+            return np.ones(len(block), dtype=bool)
+        return np.array([one not in self.without for one in block.ids.tolist()], dtype=bool)
 
     def _changed(self, block: Block) -> Block:
         """The rows of a block that were not written, as they are now; their vectors are forgotten."""

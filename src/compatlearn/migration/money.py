@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from ..errors import ConfigError
-from ..upgrade.fresh import Embed
+from ..upgrade.fresh import Embed, WithoutContent
 
 Price = Callable[[Sequence[Any]], Float[np.ndarray, " m"]]  # m ids → dollars
 
@@ -52,9 +52,13 @@ class Purse:
 
     def __call__(self, ids: list[Any]) -> Any:
         """The vectors of items; that they were asked for counts, whether they can be used or not."""
-        if self.money is not None:
-            self.estimate += float(np.sum(self.money.price(ids)))
-        return self.embed(ids)
+        price = 0.0 if self.money is None else float(np.sum(self.money.price(ids)))
+        self.estimate += price
+        try:
+            return self.embed(ids)
+        except WithoutContent:  # nothing was embedded
+            self.estimate -= price
+            raise
 
     @property
     def spent(self) -> float | None:

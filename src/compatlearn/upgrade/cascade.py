@@ -17,7 +17,7 @@ from ..indexes.hits import Hits
 from ..indexes.index import Index
 from ..indexes.query_map import QueryMap
 from .case import Rows, directed, mixed
-from .fresh import Embed, FreshVectors
+from .fresh import Embed, FreshVectors, WithoutContent
 from .maps import FUSE
 from .rungs import CANDIDATES
 
@@ -60,7 +60,7 @@ class Cascade:
     Args:
         index: holds the old vectors; its metric ranks the new ones as well.
         embed: function of a list of m ids, which are in no case known to the cache: (m, d_new) floats, in the order of the
-            ids.
+            ids. Items that it names in `WithoutContent` are not candidates.
         cache: where new vectors are kept.
         adapter: maps new queries into the space of the index; without one, old queries propose.
         candidates: items per query that the index proposes.
@@ -175,9 +175,16 @@ class Cascade:
         rows, first = np.unique(proposed, return_index=True)
         rows, first = rows[rows >= 0], first[rows >= 0]  # -1: a query found fewer
         order = np.argsort(first)  # what was proposed first is embedded first
-        known, embedded = self._items.vectors(ids.ravel()[first[order]], queries.shape[1])
+        try:
+            known, embedded = self._items.vectors(ids.ravel()[first[order]], queries.shape[1])
+        except WithoutContent as error:
+            without = np.isin(ids, error.ids) & (proposed >= 0)
+            if not without.any():
+                raise
+            return self._ranked(queries, np.where(without, -1, proposed), ids, k)
         vectors = np.empty((len(rows), queries.shape[1]), dtype=np.float32)
-        vectors[order] = known  # by row of the index, which decides ties
+        if len(rows):  # a cache that was never filled has no dimension
+            vectors[order] = known  # by row of the index, which decides ties
         places = np.where(proposed >= 0, np.searchsorted(rows, proposed), -1)
         found, keys = nearest_among(queries, vectors, places, k, self.index.metric)
         counts = np.bincount(first[order][embedded] // proposed.shape[1], minlength=len(queries)).tolist()

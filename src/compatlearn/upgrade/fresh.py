@@ -1,7 +1,7 @@
 """New vectors of items: from a cache, or embedded now, a batch at a time, and kept."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,19 @@ from ..features.cache import VectorCache
 from ..features.values import to_numpy
 
 Embed = Callable[[list[Any]], Any]  # m ids → (m, d) floats
+
+
+class WithoutContent(DataError):
+    """What an `embed` raises, before it embeds any, where some of the items have nothing to be embedded.
+
+    Args:
+        message: one line.
+        ids: of these items; whoever can do without them asks again for the others.
+    """
+
+    def __init__(self, message: str, ids: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.ids = list(ids)
 
 
 class FreshVectors:
@@ -45,6 +58,7 @@ class FreshVectors:
         Raises:
             DataError: what `embed` gave cannot be used; what it gave before, and what can be used, is kept.
             IncompatibleError: it gave another dimension.
+            WithoutContent: `embed` raised it; what it gave before is kept.
         """
         vectors, known = self.cache.get(ids)
         embedded = np.zeros(len(ids), dtype=bool)
