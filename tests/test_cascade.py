@@ -329,7 +329,7 @@ def test_killed_in_the_middle_it_goes_on_with_what_it_has(tmp_path: Path) -> Non
     log, kills = tmp_path / "log", 0
     while True:
         process = asking(tmp_path, log)
-        process.join(0.25)
+        process.join(0.25 + 0.02 * kills)  # a slow machine must get somewhere in the end
         process.kill()  # unless it has come to its end
         process.join()
         if process.exitcode != -signal.SIGKILL:
@@ -344,7 +344,7 @@ def test_killed_in_the_middle_it_goes_on_with_what_it_has(tmp_path: Path) -> Non
     distinct = set(ArrayIndex(normal(200, 4)).search(normal(3, 4, 1), 100).indices.ravel().tolist())
     assert kills > 0
     assert set(asked) == distinct
-    assert len(asked) - len(distinct) in range(0, 10 * kills + 1, 10)  # no more than the batch that was under way
+    assert 0 <= len(asked) - len(distinct) <= 10 * kills  # no more than the batch that was under way
     with unsettled(tmp_path) as cache:
         assert set(cache.features().ids.tolist()) == distinct
 
