@@ -87,7 +87,7 @@ def largest(folder: Path) -> int:
 def said_by_a_child(kind: str, store: Store, folder: Path, limit: int) -> str:
     """The one line of another process that cannot translate: files are limited, or (0) it may not write them."""
     asked = json.dumps([store.address, str(folder / "map.safetensors"), SECOND, limit])
-    command = [sys.executable, "-c", f"import {CLIENTS[kind]}" + CHILD, asked]
+    command = [sys.executable, "-c", f"import {CLIENTS[kind]}, compatlearn.progress" + CHILD, asked]
     child = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert child.returncode == 0, child.stderr
     assert len(child.stdout.splitlines()) == 1, child.stdout
