@@ -123,8 +123,8 @@ def _public(data: object) -> str:
 def _figures(adapter: Adapter, plan: Mapping[str, Any] | None) -> list[str]:
     paragraphs = []
     if plan is not None:
-        measured = [rung for rung in plan["rungs"] if rung["figures"]]
         primary = plan["primary"]
+        measured = [rung for rung in plan["rungs"] if primary in rung["figures"]]
         lines = [f"| rung | {primary} | gain over the old queries |", "|---|---|---|"]
         for rung in measured:
             gain = "" if rung["gain"] is None else f"{Figure.from_dict(rung['gain']):+.1%}"
@@ -132,7 +132,7 @@ def _figures(adapter: Adapter, plan: Mapping[str, Any] | None) -> list[str]:
         paragraphs += [
             f"Of the plan: {plan['measured']}. This model is the rung `mapped`.",
             "\n".join(lines),
-            f"{plan['why']}.",
+            f"{plan['why'].rstrip('.')}.",
         ]
     if adapter.test_ is not None:
         paragraphs.append(f"Of the map, on pairs kept out: {adapter.test_}.")
