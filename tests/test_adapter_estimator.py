@@ -14,7 +14,9 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import NearestNeighbors
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import Normalizer
+from sklearn.utils.validation import check_is_fitted
 
 import compatlearn
 from compatlearn import Adapter, ConfigError, DataError, Features, FormatError, fit_adapter, load_adapter, slerp
@@ -75,6 +77,48 @@ def test_it_stands_in_a_pipeline_before_a_search() -> None:
     assert distances.max() < 1e-3
     pipeline[-1].fit(OLD)  # the index of old vectors
     np.testing.assert_array_equal(pipeline[-1].kneighbors(pipeline[:-1].transform(NEW))[1][:, 0], np.arange(60))
+
+
+def test_a_pipeline_that_ends_in_a_map_behaves_as_any_other(tmp_path: Path) -> None:
+    pipeline = make_pipeline(Normalizer(), Adapter("ridge"))
+    with pytest.raises(NotFittedError):
+        check_is_fitted(pipeline[-1])
+    mapped = pipeline.fit_transform(NEW, OLD)
+    check_is_fitted(pipeline)
+    np.testing.assert_array_equal(mapped, pipeline.transform(NEW))
+    np.testing.assert_array_equal(mapped, pipeline[-1].transform(Normalizer().transform(NEW)))
+    fresh = clone(pipeline)
+    assert fresh.get_params()["adapter__method"] == "ridge"
+    with pytest.raises(NotFittedError):
+        fresh.transform(NEW)
+    assert fresh.set_params(adapter__method="procrustes", adapter__seed=2) is fresh
+    assert (fresh[-1].method, fresh[-1].seed, pipeline[-1].method) == ("procrustes", 2, "ridge")
+    pipeline[-1].save(tmp_path / "map.safetensors")
+    fresh.set_params(adapter=load_adapter(tmp_path / "map.safetensors"))  # fitted, from a file that is no pickle
+    check_is_fitted(fresh)
+    np.testing.assert_array_equal(fresh.transform(NEW), mapped)
+
+
+def test_a_grid_search_goes_through_a_pipeline() -> None:
+    def score(pipeline: Pipeline, new: np.ndarray, old: np.ndarray) -> float:
+        return -float(((pipeline.transform(new) - old) ** 2).mean())
+
+    grid = {"adapter__options": [{"strength": 1e3}, {"strength": 1e-3}]}
+    search = GridSearchCV(make_pipeline(Normalizer(), Adapter("ridge")), grid, scoring=score, cv=3).fit(NEW, OLD)
+    assert search.best_params_ == {"adapter__options": {"strength": 1e-3}}
+
+
+def test_columns_have_names() -> None:
+    adapter = Adapter("procrustes")
+    with pytest.raises(NotFittedError):
+        adapter.get_feature_names_out()
+    frame = adapter.set_output(transform="pandas").fit(NEW, OLD[:, :4]).transform(NEW)
+    names = [f"adapter{column}" for column in range(4)]
+    assert list(frame.columns) == list(adapter.get_feature_names_out()) == names
+    np.testing.assert_array_equal(frame.to_numpy(), adapter.set_output(transform="default").transform(NEW))
+    tags = adapter.__sklearn_tags__()
+    assert (tags.target_tags.required, tags.target_tags.multi_output) == (True, True)
+    assert tags.transformer_tags.preserves_dtype == ["float32"]
 
 
 def test_a_grid_search_finds_the_method_that_fits() -> None:

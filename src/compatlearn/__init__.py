@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .evaluation.relevance import Relevance
     from .evaluation.result import Compatibility
     from .export.onnx import export_onnx
+    from .export.sentence_transformer import export_sentence_transformer
     from .features.cache import VectorCache
     from .features.features import Features
     from .indexes.csls import hubness, reranked
@@ -56,6 +57,7 @@ _HOMES = {
     "evaluation.relevance": ("Relevance",),
     "evaluation.result": ("Compatibility",),
     "export.onnx": ("export_onnx",),
+    "export.sentence_transformer": ("export_sentence_transformer",),
     "features.cache": ("VectorCache",),
     "features.features": ("Features",),
     "indexes.csls": ("hubness", "reranked"),
@@ -111,6 +113,7 @@ __all__ = [
     "compatibility",
     "embed_texts",
     "export_onnx",
+    "export_sentence_transformer",
     "extract_texts",
     "fit_adapter",
     "hubness",

@@ -46,7 +46,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             with temporary.open("r+b") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
     except BaseException:
         with suppress(OSError):  # the failure itself is what the user must see
             temporary.unlink(missing_ok=True)
@@ -198,8 +198,12 @@ def _begins(path: Path, starts: tuple[bytes, ...]) -> bool:
         return file.read(2) in starts
 
 
-def _flush_folder(folder: Path) -> None:
-    """Make a rename in `folder` outlive a power cut."""
+def flush_folder(folder: Path) -> None:
+    """Make a rename in `folder` outlive a power cut.
+
+    Args:
+        folder: in which something was renamed.
+    """
     if os.name == "nt":  # a folder cannot be opened there
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from ..features.features import Features
 from ..metric import check_metric
 from . import file
 from .choice import Wish, choose, record
+from .estimator import Conventional
 from .matched import NAMES, Matched, as_rows, facts, inspect
 from .methods import GALLERY, QUERY, check_method
 from .pairs import BLOCK
@@ -24,7 +24,7 @@ from .task import Tell, silent
 from .trials import Trial
 
 
-class Adapter(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class Adapter(Conventional):
     """New vectors in, old vectors out: a map between two frozen models, by scikit-learn's conventions.
 
     Fitted, it is called as a function or with `transform`: (n, d_new) → (n, d_old) float32, NumPy or torch as given, on the

@@ -17,6 +17,7 @@ MARKS = {  # kind of folder → the files of which one is there as soon as the f
     "run": ("run.json",),
     "comparison": ("recipe.json",),
     "plan": ("plan.json", "request.json", "fits"),
+    "export": ("compatlearn.json",),
 }
 HEADER = 100_000_000  # bytes, at most, of a safetensors header: the format's own limit
 REPORTS = {  # flag → what is near the beginning of every report that it names
@@ -61,7 +62,7 @@ def check_out_folder(out: Path, inputs: Inputs, kind: str) -> None:
         out: the folder to be written. One that is there must be empty (names that begin with a dot do not count) or of
             the same kind.
         inputs: as for `check_out_file`.
-        kind: "features", "run", "comparison" or "plan".
+        kind: "features", "run", "comparison", "plan" or "export".
 
     Raises:
         ConfigError: `out` is, contains or lies in an input; is a file, or below one; holds files that are not of this

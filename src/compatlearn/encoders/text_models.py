@@ -80,12 +80,31 @@ def _refuse(options: dict[str, Any], model: str, what: str) -> None:
             raise ConfigError(f"{name} is for {what}, not for {model}; leave it out")
 
 
-def _sentence_transformer(model: str, device: str | None, prompt_name: str | None, dimensions: int | None) -> TextEncoder:
+def open_sentence_transformer(model: str, *, device: str | None = None, dimensions: int | None = None) -> tuple[Any, str]:
+    """A model of sentence-transformers itself, and the name of its space.
+
+    Args:
+        model: a name or folder.
+        device: torch's name for it; by default a GPU if there is one.
+        dimensions: how many the vectors are shortened to; None is all.
+
+    Returns:
+        The model; and its name with a hash of its weights, and the dimensions where they are fewer.
+
+    Raises:
+        ConfigError: sentence-transformers is not installed.
+        DataError: there is no such model here, and the hub does not provide it; or it cannot be loaded.
+    """
     transformer = _load(model, device, dimensions)
+    shortened = f"-{dimensions}d" if dimensions is not None and dimensions == transformer.get_embedding_dimension() else ""
+    name = Path(model).resolve().name if Path(model).is_dir() else model
+    return transformer, f"{name}@{weights_hash(transformer)}{shortened}"
+
+
+def _sentence_transformer(model: str, device: str | None, prompt_name: str | None, dimensions: int | None) -> TextEncoder:
+    transformer, space = open_sentence_transformer(model, device=device, dimensions=dimensions)
     if prompt_name is not None and prompt_name not in transformer.prompts:
         raise unknown(f"prompt of {model}", prompt_name, transformer.prompts)
-    width = transformer.get_embedding_dimension()
-    shortened = f"-{dimensions}d" if dimensions is not None and dimensions == width else ""
 
     def forward(texts: list[str]) -> Float[np.ndarray, "b d"]:
         vectors = transformer.encode(texts, prompt_name=prompt_name, show_progress_bar=False, convert_to_numpy=True)
@@ -97,8 +116,6 @@ def _sentence_transformer(model: str, device: str | None, prompt_name: str | Non
         line = f"{space} reads {reads} tokens: about {long} of {len(texts)} texts are longer, and their ends do not count"
         return line if long else ""
 
-    name = Path(model).resolve().name if Path(model).is_dir() else model
-    space = f"{name}@{weights_hash(transformer)}{shortened}"
     options = {} if prompt_name is None else {"prompt": transformer.prompts[prompt_name]}
     return TextEncoder(forward, space, options=options, notice=notice)
 
