@@ -29,9 +29,8 @@ def export(
     method but kernel-ridge can be expressed.
 
     sentence-transformers: a folder that `SentenceTransformer(folder)` loads without trusting any code. `encode_query` is the
-    new model, mapped into the old space; with --old-model, `encode_document` is the old model. For linear methods: the
-    procrustes kinds, ridge, adjoint, lambda-orthogonal. The folder is loaded and compared before it gets its name, and holds
-    a model card.
+    new model, mapped into the old space; with --old-model, `encode_document` is the old model. Every method but
+    kernel-ridge can be expressed. The folder is loaded and compared before it gets its name, and holds a model card.
 
     ```
     compatlearn export --adapter new-to-old.safetensors --format onnx --out new-to-old.onnx

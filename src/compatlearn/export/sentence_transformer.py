@@ -1,6 +1,5 @@
 """A model of sentence-transformers with queries in the old space: the new model, and the map behind it in stock modules."""
 
-import importlib
 import json
 import os
 import re
@@ -15,13 +14,12 @@ import numpy as np
 import torch
 
 from ..adapters.adapter import Adapter
-from ..adapters.methods import GALLERY
-from ..adapters.network import MapNetwork
 from ..encoders.text_models import open_sentence_transformer
 from ..errors import ConfigError, IncompatibleError, TrainingError
 from ..extras import require
 from ..files import flush_folder, write_json, write_text, writing
 from .card import CARD, Sides, model_card
+from .folded import dense, folded, modules
 
 MARK = "compatlearn.json"  # says that a folder is ours, and which of its files are
 NEAR = 1e-5  # how far the reloaded model may be off, in lengths of what it gives
@@ -40,14 +38,13 @@ def export_sentence_transformer(
 ) -> float:
     """Write a folder that `SentenceTransformer(path)` loads without trusting any code: queries come out in the old space.
 
-    The modules are those of the new model, and behind them the map: a `Dense`, and a `Normalize` where the map is given or
-    gives unit lengths. With an old model, a `Router` stands before both: `encode_query` is the new model mapped,
-    `encode_document` and `encode` are the old model. The folder is loaded again and compared before it gets its name; its
-    README.md is a model card.
+    The modules are those of the new model, and behind them the map: a `Dense`, two where it has hidden units, and a
+    `Normalize` where the map is given or gives unit lengths. With an old model, a `Router` stands before both:
+    `encode_query` is the new model mapped, `encode_document` and `encode` are the old model. The folder is loaded again and
+    compared before it gets its name; its README.md is a model card.
 
     Args:
-        adapter: a fitted adapter of direction "query", of a linear method: the procrustes kinds, ridge, adjoint or
-            lambda-orthogonal.
+        adapter: a fitted adapter of direction "query", of any method but kernel-ridge.
         path: the folder: a new one, an empty one, or one that this function wrote and nobody has added to.
         new_model: name or folder of the model of sentence-transformers that the adapter takes vectors of.
         old_model: likewise of the model whose vectors the index holds; None leaves documents out.
@@ -65,7 +62,7 @@ def export_sentence_transformer(
     """
     path = Path(path)
     _check_place(path)
-    mapping = _folded(adapter)
+    mapping = folded(adapter)
     new = _side(new_model, adapter.space_new, adapter.d_new, "new")
     old = None if old_model is None else _side(old_model, adapter.space_old, adapter.d_old, "old")
     model = _assembled(adapter, new, old, mapping)
@@ -110,7 +107,7 @@ class _Side:
         """Its modules, and one that shortens where it does."""
         cut = []
         if self.dimension < self.width:
-            cut = [_dense(torch.eye(self.dimension, self.width), None)]
+            cut = [dense(torch.eye(self.dimension, self.width), None)]
         return [*self.transformer.children(), *cut]
 
     def asked(self, texts: list[str]) -> np.ndarray:
@@ -145,55 +142,12 @@ def _side(model: str, wanted: str, dimension: int, age: str) -> _Side:
     return _Side(transformer, space, whole, width)
 
 
-def _folded(adapter: Adapter) -> list[Any]:
-    """The map as stock modules: the centre folds into the bias, spread and length into the matrix."""
-    if adapter.direction == GALLERY:
-        raise ConfigError("the adapter maps old vectors into the new space; queries need one of direction 'query'")
-    network = adapter.network_
-    if not isinstance(network, MapNetwork) or network.branch is not None or len(network.blocks):
-        raise ConfigError(
-            f"a {adapter.method_} map is not linear and does not fit into modules of sentence-transformers; "
-            "write it as ONNX or use compatlearn.runtime, or fit a linear method, such as ridge"
-        )
-    linear = {name: tensor.detach().cpu().double() for name, tensor in network.linear.state_dict().items()}
-    centre, spread, length = (tensor.cpu().double() for tensor in (network.centre, network.spread, network.length))
-    weight = linear["weight"] / spread
-    bias = linear["bias"] - weight @ centre
-    if not network.unit:
-        weight, bias = length * weight, length * bias
-    unit = _modules().Normalize
-    return [
-        *([unit()] if adapter.record_.unit_inputs else []),
-        _dense(weight, bias),
-        *([unit()] if network.unit else []),
-    ]
-
-
-def _dense(weight: torch.Tensor, bias: torch.Tensor | None) -> Any:
-    outputs, inputs = weight.shape
-    dense = _modules().Dense(inputs, outputs, bias=bias is not None, activation_function=torch.nn.Identity())
-    with torch.no_grad():
-        dense.linear.weight.copy_(weight)
-        if bias is not None:
-            dense.linear.bias.copy_(bias)
-    return dense
-
-
-def _modules() -> Any:
-    """The stock modules; they have moved between versions."""
-    require("sentence_transformers")
-    try:
-        return importlib.import_module("sentence_transformers.sentence_transformer.modules")
-    except ModuleNotFoundError:
-        return importlib.import_module("sentence_transformers.models")
-
-
 def _assembled(adapter: Adapter, new: _Side, old: _Side | None, mapping: list[Any]) -> Any:
     """The new model and the map; with an old model, a road for queries and one for documents."""
     query = [*new.modules(), *mapping]
     prompts, default = new.prompts, new.transformer.default_prompt_name
     if old is not None:
-        query = [_modules().Router.for_query_document(query_modules=query, document_modules=old.modules())]
+        query = [modules().Router.for_query_document(query_modules=query, document_modules=old.modules())]
         prompts, default = _both_prompts(new.prompts, old)
     return (
         require("sentence_transformers")
