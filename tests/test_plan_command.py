@@ -45,7 +45,7 @@ def test_the_table_on_stdout_and_files_on_disk(capsys: pytest.CaptureFixture[str
     assert "translated+fused" in out
     assert "chosen: " in err
     left = {path.name for path in (tmp_path / "plan").iterdir()}
-    assert left == {"plan.json", "plan.html", "new-to-old.safetensors", "old-to-new.safetensors"}
+    assert left == {"plan.json", "plan.html", "new-to-old.safetensors", "old-to-new.safetensors", "profile.safetensors"}
     plan = json.loads((tmp_path / "plan" / "plan.json").read_text())
     assert plan["recommended"] != "old"
     assert plan["primary"] == "top1"
