@@ -47,7 +47,7 @@ def read_part(
 
     Raises:
         DataError: the index is empty.
-        IncompatibleError: it lacks one of those that may be held.
+        IncompatibleError: it lacks one of those that may be held, or its ids are text and these numbers, or the other way.
     """
     wanted, allowed = np.unique(keep), None if among is None else np.unique(among)
     seen = np.zeros(0 if allowed is None else len(allowed), dtype=bool)
@@ -60,6 +60,12 @@ def read_part(
             inside, seen[places[places >= 0]] = places >= 0, True
         held.add(block, places_of(wanted, block.ids) >= 0, inside)
     if allowed is not None and not seen.all():
+        if items and allowed.dtype.kind != block.ids.dtype.kind:
+            kinds = ["text" if ids.dtype.kind == "U" else "numbers" for ids in (allowed, block.ids)]
+            raise IncompatibleError(
+                f"the ids of the items are {kinds[0]} (first: {first_few(allowed.tolist())}) and those of the index {kinds[1]} "
+                f"(first: {first_few(block.ids.tolist())}); give both the same kind of id"
+            )
         raise IncompatibleError(
             f"{(~seen).sum()} of {len(seen)} ids of the items are not in the index (first: "
             f"{first_few(allowed[~seen].tolist())}); give the items that the index holds"
