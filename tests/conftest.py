@@ -1,5 +1,6 @@
 """Shapes and types in the signatures are enforced while the tests run."""
 
+import multiprocessing.forkserver
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -8,6 +9,13 @@ import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("compatlearn", "beartype.beartype")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forkserver() -> Iterator[None]:
+    """Processes of a file are forked from a server that has loaded what this file asks for, not an earlier one."""
+    yield
+    multiprocessing.forkserver._forkserver._stop()
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,8 @@ def fill_until_killed(path: Path, way: str, flushes: int, later: float) -> None:
 
 def killed(items: Path, way: str, flushes: int, later: float) -> bool:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "test_beside"])
+    ours = ("features.features", "indexes.arrays", "indexes.beside", "indexes.exact", "indexes.open", "indexes.streamed")
+    context.set_forkserver_preload(["pytest", *(f"compatlearn.{name}" for name in ours)])
     process = context.Process(target=fill_until_killed, args=(items, way, flushes, later))
     process.start()
     process.join()
