@@ -157,9 +157,9 @@ def comparison(data: Path, out: Path) -> list[str]:
 
 
 def tensors(path: Path) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Header, but for the date in it, and tensors of a safetensors file; the entries of its header come in any order."""
+    """Header, but for its date and the digest of all, and tensors of a safetensors file; its entries come in any order."""
     with safe_open(path, "np") as file:
-        header = {key: value for key, value in file.metadata().items() if key != "date"}
+        header = {key: value for key, value in file.metadata().items() if key not in ("date", "digest")}
         return header, {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
 
 

@@ -15,7 +15,7 @@ from compatlearn.errors import DataError
 from compatlearn.indexes.open import open_index
 from compatlearn.indexes.second import Upgradable
 from compatlearn.migration.status import status
-from compatlearn.migration.translate import translate
+from compatlearn.migration.translate import SAMPLE, translate
 from stores import Store, pgvector, postgres
 
 N, D_OLD, D_NEW = 240, 6, 9
@@ -101,6 +101,22 @@ def test_an_application_that_writes_meanwhile_loses_nothing(store: Store, tmp_pa
     assert len(index) == len(ids)
     assert status(second).missing == 0
     np.testing.assert_allclose(unit(second.read(ids).vectors), unit(adapter.transform(expected)), atol=1e-4)
+
+
+def test_what_is_deleted_or_changed_while_it_is_read_back_is_no_fault(store: Store, tmp_path: Path) -> None:
+    adapter, index = gallery_map(tmp_path), open_index(store.address)
+    second = index.add_second(SECOND, D_NEW)
+    read, left = second.read, [(store.upsert, (np.array([4]), OLD[:1])), (store.delete, ([3],))]  # the last one first
+
+    def read_late(ids: Any) -> Any:
+        if left:  # the application is quicker by a moment
+            write, arguments = left.pop()
+            write(*arguments)
+        return read(ids)
+
+    second.read = read_late
+    index.add_second = lambda name, dimension: second
+    assert translate(index, adapter, SECOND).checked == SAMPLE - 2
 
 
 def test_two_at_once_do_no_harm(store: Store, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from .pace import Pace
 
 PASSES = 5  # over the index: what the application inserts or changes during one is done in the next
 SAMPLE = 100  # rows that are read back
+TRIES = 5  # to read rows back that an application deletes meanwhile
 CLOSE = {"float32": 1e-4, "float16": 5e-3}  # of a vector's length, between what was written and what is read back
 
 
@@ -157,6 +158,30 @@ def opened(index: Upgradable, adapter: Adapter, name: str, space: str = "") -> t
     return second, said
 
 
+def _read_back(second: Second, block: Block) -> tuple[Block, Float[np.ndarray, "m d"]]:
+    """Second vectors of the rows of a block that the application neither changes nor deletes while they are read."""
+    for _ in range(TRIES):
+        try:
+            written = second.read(block.ids).vectors
+        except IncompatibleError:  # one of them has just been deleted
+            block = _unchanged(second, block)
+            continue
+        kept = _unchanged(second, block)
+        return kept, written[np.isin(block.ids, kept.ids)]
+    return block.take(np.zeros(len(block), dtype=bool)), np.zeros((0, second.dimension), dtype=np.float32)
+
+
+def _unchanged(second: Second, block: Block) -> Block:
+    """The rows of a block that are still as they were, in its order."""
+    now = second.block(block.ids)
+    places = {item: place for place, item in enumerate(now.ids.tolist())}
+    same = [
+        item in places and now.stamps[places[item]] == stamp and bool((now.old[places[item]] == old).all())
+        for item, stamp, old in zip(block.ids.tolist(), block.stamps.tolist(), block.old, strict=True)
+    ]
+    return block.take(np.array(same, dtype=bool))
+
+
 def check(second: Second, adapter: Adapter, said: str) -> int:
     """Read some rows back and compare them with the map of their first vectors.
 
@@ -175,8 +200,10 @@ def check(second: Second, adapter: Adapter, said: str) -> int:
         marks = [mark_of(stamp) in (said, after_change(said)) for stamp in block.stamps.tolist()]
         rows = np.array(marks, dtype=bool) & settled(block, said)
         if rows.any():
-            some = block.take(rows)
-            differ = distance(adapter.transform(some.old), second.read(some.ids).vectors, second.metric)
+            some, written = _read_back(second, block.take(rows))
+            if not len(some):
+                continue
+            differ = distance(adapter.transform(some.old), written, second.metric)
             if differ.max() > max(CLOSE.values()):
                 worst = int(differ.argmax())
                 raise DataError(
