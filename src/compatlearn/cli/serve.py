@@ -89,15 +89,15 @@ def serve(
     old = None
     if old_model is not None and rung == "fused":
         old = _upstream(old_model, old_base_url, old_dimensions, query_prompt, device, services)
-    roads = _roads(source, facts, plan, new, old)
-    names = {query_name: roads}
+    queries = _queries(source, facts, plan, new, old)
+    names = {query_name: queries}
     if old_model is not None:
         from ..serving.road import Documents
 
         documents = old
         if documents is None or document_prompt != query_prompt:
             documents = _upstream(old_model, old_base_url, old_dimensions, document_prompt, device, services)
-        names[document_name] = Documents(documents, roads.dimension, roads.space)
+        names[document_name] = Documents(documents, queries.dimension, queries.space)
     app = create_app(names, limits=limits, key=key)
     if host not in LOOPBACK and not key:
         tell(f"{host} is not this machine alone, and no key is asked for: whoever can reach it can use it (--key-variable)")
@@ -134,7 +134,7 @@ def _map_of(plan: Path | None, adapter: Path | None) -> tuple[Path, dict[str, An
     return plan / FILES["query"], plan_of(plan)
 
 
-def _roads(source: Path, facts: dict[str, Any], plan: Path | None, new: "Upstream", old: "Upstream | None") -> Any:
+def _queries(source: Path, facts: dict[str, Any], plan: Path | None, new: "Upstream", old: "Upstream | None") -> Any:
     from .. import runtime
     from ..evaluation.profile import load_profile
     from ..serving.road import Queries

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped, UInt64
 
 from ..errors import DataError, IncompatibleError, first_few
+from ..evaluation import lookup
 from ..evaluation.relevance import Relevance
 from ..features.features import Features
 from ..indexes.index import Readable
@@ -158,8 +159,7 @@ def places_of(known: Shaped[np.ndarray, " k"], ids: Shaped[np.ndarray, " n"]) ->
         if known.dtype.kind != "U":
             return np.full(len(ids), -1)
         ids = ids.astype(str)
-    places = np.searchsorted(known, ids).clip(max=len(known) - 1)
-    return np.where(known[places] == ids, places, -1)
+    return lookup.places_of(known, ids)
 
 
 def judged_ids(relevance: Relevance | None, query_ids: Shaped[np.ndarray, " q"] | None) -> Shaped[np.ndarray, " j"]:
